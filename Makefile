@@ -1,0 +1,58 @@
+# course · lab · chat · test · bench · lock · clean. Each sets up what it needs; nothing but Python 3.11+ and make is asked for.
+PYTHON ?= python3
+BIN := .venv/bin
+GPU := $(shell nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -n 1)
+SET := $(if $(GPU),requirements.txt,requirements/cpu.txt)
+TORCH := $(shell grep '^torch==' requirements/cpu.txt)
+# Where PyTorch's CPU builds live if the configured package index has none.
+TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
+
+.PHONY: course lab chat test bench lock clean distclean
+
+course: .venv/.installed
+	@$(BIN)/python -m helpers.course run
+
+lab: .venv/.installed
+	@$(BIN)/jupyter lab --config=notebooks/jupyter_lab_config.py notebooks
+
+chat: .venv/.installed
+	@$(BIN)/python -m helpers.serve.chat
+
+test: .venv/.installed .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+	rm -rf outputs/smoke
+	COMPANION_PROFILE=smoke $(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout=900 -o addopts= -v notebooks
+
+bench: .venv/.installed
+	$(BIN)/python tests/bench_lm_head.py
+
+lock: .venv/.dev
+	{ grep -vE '^(#|vllm==)' requirements.txt | sed 's/^torch==.*/&+cpu/'; grep -v '^#' requirements/cpu.in; } > .venv/both.in
+	$(BIN)/uv pip compile --quiet .venv/both.in --override requirements/leave-out.txt --python-version 3.11 \
+	    --no-annotate --no-header --no-emit-find-links $(LOCK_OPTIONS) --output-file requirements/cpu.txt
+
+clean:
+	rm -rf outputs/* .pytest_cache .ruff_cache
+
+distclean: clean
+	rm -rf .venv *.egg-info
+
+.venv/.installed: $(SET) pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; $(PYTHON) is older. Name another: make PYTHON=python3.12"; exit 1; }
+	@echo "$(if $(GPU),NVIDIA GPU found ($(GPU)): taking the GPU set,No NVIDIA GPU found: taking the CPU set), $(SET). This takes some minutes, once."
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+ifeq ($(GPU),)
+	@$(PIP) --no-deps '$(TORCH)' 2>/dev/null || $(PIP) --no-deps --index-url $(TORCH_CPU_INDEX) '$(TORCH)'
+	@$(PIP) --no-deps -r $(SET)
+else
+	@$(PIP) -r $(SET)
+endif
+	@$(PIP) --no-deps --editable .
+	@touch $@
+
+.venv/.dev: requirements/dev.txt .venv/.installed
+	@$(PIP) -r requirements/dev.txt
+	@touch $@

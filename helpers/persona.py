@@ -1,0 +1,138 @@
+"""The persona card and the one system prompt made from it.
+
+In: a YAML card (`data/personas/*.yaml`). Out: `PersonaCard`, and `system_prompt()`, the only place in the
+project where a system prompt is composed: training, serving, Ollama's Modelfile and evaluation all call it.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+LEVELS = ("stranger", "acquaintance", "friend", "close_friend", "crush", "lover")
+Level = Literal["stranger", "acquaintance", "friend", "close_friend", "crush", "lover"]
+
+PERSONAS = Path(__file__).parent.parent / "data" / "personas"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LevelCard(_Strict):
+    """How she speaks at one relationship level."""
+
+    label: str
+    register_: Literal["polite", "plain"] = Field(alias="register")
+    tone: str
+    example: str
+
+
+class Probe(_Strict):
+    """A question about herself; a right answer holds at least one of `expect`."""
+
+    question: str
+    expect: list[str]
+
+
+class PersonaCard(_Strict):
+    """Who the companion is. `age` is in years and at least 18: a companion is an adult."""
+
+    name: str
+    reading: str
+    age: int = Field(ge=18)
+    profession: str
+    first_person: str
+    character: list[str]
+    speech: str
+    sentence_endings: list[str]
+    emoji: list[str]
+    max_emoji: int = Field(ge=0)
+    max_reply_chars: int = Field(gt=0)
+    facts: list[str]
+    background: dict[str, str]
+    taboos: list[str]
+    forbidden: dict[str, list[str]]
+    levels: dict[Level, LevelCard]
+    emotions: dict[str, str]
+    probes: list[Probe]
+
+    @field_validator("levels")
+    @classmethod
+    def _all_levels(cls, levels: dict) -> dict:
+        if missing := [level for level in LEVELS if level not in levels]:
+            raise ValueError(f"the levels {', '.join(missing)} are missing")
+        return levels
+
+    @field_validator("forbidden")
+    @classmethod
+    def _patterns_compile(cls, rules: dict[str, list[str]]) -> dict[str, list[str]]:
+        for rule, patterns in rules.items():
+            for pattern in patterns:
+                try:
+                    re.compile(pattern)
+                except re.error as error:
+                    raise ValueError(f"{rule}: {pattern!r} is no regular expression ({error})") from error
+        return rules
+
+
+def load_persona(path: str | Path = "sakura") -> PersonaCard:
+    """Read a card by its name in `data/personas/` or by path.
+
+    Raises:
+        FileNotFoundError: no such card; the message lists those there are.
+        ValueError: the card breaks the schema; the message names the file and each field.
+    """
+    file = Path(path)
+    if not file.suffix:
+        file = PERSONAS / f"{path}.yaml"
+    if not file.exists():
+        names = ", ".join(sorted(p.stem for p in PERSONAS.glob("*.yaml")))
+        raise FileNotFoundError(f"There is no persona card {file.name}; in data/personas there are: {names}.")
+    try:
+        return PersonaCard.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, ValidationError) as error:
+        raise ValueError(f"The persona card {file.name} cannot be used: {_fields(error)}") from error
+
+
+def _fields(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+    return " ".join(str(error).split())
+
+
+def system_prompt(
+    card: PersonaCard,
+    level: Level = "friend",
+    emotion: str | None = None,
+    memories: Sequence[str] = (),
+) -> str:
+    """The system prompt, in Japanese, for one state of the relationship.
+
+    Args:
+        level: relationship level, one of `LEVELS`.
+        emotion: her own mood, a key of `card.emotions`; None leaves the line out.
+        memories: what she remembers of the user, one short sentence each; empty leaves the block out.
+
+    Raises:
+        ValueError: an unknown level or emotion.
+    """
+    if level not in card.levels:
+        raise ValueError(f"Unknown relationship level {level!r}; use one of {', '.join(LEVELS)}.")
+    if emotion is not None and emotion not in card.emotions:
+        raise ValueError(f"Unknown emotion {emotion!r}; the card has {', '.join(card.emotions)}.")
+    stage = card.levels[level]
+    lines = [
+        f"あなたは{card.name}、{card.age}歳、{card.profession}。{'、'.join(card.character)}。",
+        f"一人称は「{card.first_person}」。{card.speech}",
+        f"{'、'.join(card.facts)}。{'、'.join(card.taboos)}はしない。",
+        f"関係：{stage.label}。{stage.tone}",
+    ]
+    if emotion is not None:
+        lines.append(f"今の気持ち：{card.emotions[emotion]}")
+    if memories:
+        lines.append("相手について覚えていること：" + "／".join(" ".join(m.split()) for m in memories))
+    return "\n".join(lines)

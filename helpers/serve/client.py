@@ -1,0 +1,177 @@
+"""Asking a companion over HTTP: one reply, a stream, or a batch.
+
+In: chats in the form `[{"role", "content"}]`. Out: `generation.Reply`, or `ChatError` with one sentence. Thin over the
+`openai` package; works with any server that speaks its protocol.
+"""
+
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import openai
+
+from helpers.generation import Reply
+
+Chat = Sequence[dict[str, str]]
+
+
+class ChatError(RuntimeError):
+    """The server could not be asked, or refused; the message says what to do."""
+
+
+class ContextOverflow(ChatError):
+    """The chat is longer than the server's context."""
+
+
+class ChatClient:
+    """A companion behind `base_url` (ending in /v1), asked for by the name `model`.
+
+    `timeout` is in seconds and holds for each silence of the server. The methods raise ChatError, and take as `extra`
+    what the server knows beyond OpenAI's protocol, such as vLLM's `stop_token_ids`. What a request leaves open (top_p,
+    top_k, stop tokens) vLLM takes from the checkpoint's generation_config.json.
+    """
+
+    def __init__(self, base_url: str, api_key: str, model: str, timeout: float = 120):
+        self.base_url, self.model = base_url, model
+        # trust_env=False: a proxy of the environment must not come between two processes on one machine.
+        self._client = openai.OpenAI(
+            base_url=base_url,
+            api_key=api_key,
+            timeout=timeout,
+            max_retries=0,
+            http_client=openai.DefaultHttpxClient(trust_env=False),
+        )
+
+    def models(self) -> list[str]:
+        """The names that the server answers to."""
+        with self._one_sentence():
+            return sorted(model.id for model in self._client.models.list())
+
+    def check(self) -> None:
+        """Raises ChatError unless the server answers and has the model."""
+        if self.model not in (served := self.models()):
+            raise ChatError(f"The server has no model {self.model!r}; it serves: {', '.join(served)}.")
+
+    def reply(
+        self,
+        messages: Chat,
+        *,
+        max_tokens: int = 80,
+        temperature: float = 0.7,
+        seed: int = 0,
+        model: str | None = None,
+        extra: dict[str, object] | None = None,
+    ) -> Reply:
+        """One whole reply. `temperature` 0 is greedy; `model` asks another name than the client's own."""
+        with self._one_sentence(model):
+            answer = self._client.chat.completions.create(
+                **self._request(messages, max_tokens, temperature, seed, model, extra)
+            )
+        choice = answer.choices[0]
+        return _reply(choice.message.content or "", choice.finish_reason, answer.usage.completion_tokens)
+
+    def stream(
+        self,
+        messages: Chat,
+        *,
+        max_tokens: int = 80,
+        temperature: float = 0.7,
+        seed: int = 0,
+        model: str | None = None,
+        extra: dict[str, object] | None = None,
+    ) -> Generator[str, None, Reply]:
+        """Pieces of the reply as they come; the generator's return value is the whole `Reply`."""
+        text, finish, tokens = [], None, 0
+        request = self._request(messages, max_tokens, temperature, seed, model, extra)
+        with self._one_sentence(model):
+            for chunk in self._client.chat.completions.create(
+                **request, stream=True, stream_options={"include_usage": True}
+            ):
+                if chunk.usage is not None:
+                    tokens = chunk.usage.completion_tokens
+                for choice in chunk.choices:
+                    finish = choice.finish_reason or finish
+                    if choice.delta.content:
+                        text.append(choice.delta.content)
+                        yield choice.delta.content
+        return _reply("".join(text), finish, tokens)
+
+    def batch(
+        self,
+        chats: Sequence[Chat],
+        *,
+        max_tokens: int = 80,
+        temperature: float = 0.7,
+        seed: int = 0,
+        concurrency: int = 16,
+        model: str | None = None,
+        extra: dict[str, object] | None = None,
+    ) -> list[Reply]:
+        """A reply for each chat, in order, at most `concurrency` at a time; chat i is sampled with `seed + i`."""
+        with ThreadPoolExecutor(concurrency) as pool:
+            futures = [
+                pool.submit(self.reply, chat, max_tokens, temperature, seed + i, model, extra)
+                for i, chat in enumerate(chats)
+            ]
+            try:
+                return [future.result() for future in futures]
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _request(self, messages, max_tokens, temperature, seed, model, extra) -> dict[str, object]:
+        if not messages or not messages[-1]["content"].strip():
+            raise ChatError("The message is empty: write something to her first.")
+        return {
+            "model": model or self.model,
+            "messages": list(messages),
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+            "seed": seed,
+            "extra_body": extra,
+        }
+
+    @contextmanager
+    def _one_sentence(self, model: str | None = None):
+        """Turns openai's errors into a ChatError."""
+        try:
+            yield
+        except openai.AuthenticationError as error:
+            raise ChatError(
+                f"The server at {self.base_url} refuses this API key: take the one of its last start."
+            ) from error
+        except openai.NotFoundError as error:
+            if "does not exist" not in str(error):
+                raise ChatError(
+                    f"There is no chat server at {self.base_url}: the address should end in /v1."
+                ) from error
+            raise ChatError(
+                f"The server has no model {model or self.model!r}; it serves: {', '.join(self.models())}."
+            ) from error
+        except openai.APITimeoutError as error:
+            raise ChatError(
+                f"The server at {self.base_url} gave no answer within {self._client.timeout:.0f} s."
+            ) from error
+        except openai.APIConnectionError as error:
+            raise ChatError(
+                f"No server answers at {self.base_url}: start one (notebook 07, or `make chat`) and try again."
+            ) from error
+        except openai.BadRequestError as error:
+            if "maximum context length" in str(error):
+                raise ContextOverflow(
+                    "The talk is longer than the server's context: shorten it, or raise max_model_len."
+                ) from error
+            raise ChatError(f"The server refuses the request: {_one_line(error)}") from error
+        except openai.APIError as error:
+            raise ChatError(f"The server at {self.base_url} failed: {_one_line(error)}") from error
+
+
+def _reply(text: str, finish_reason: str | None, tokens: int) -> Reply:
+    stopped = finish_reason == "stop"
+    # The server counts the stop token; `Reply.tokens` are her words alone.
+    return Reply(text.strip(), stopped, tokens - stopped)
+
+
+def _one_line(error: openai.APIError) -> str:
+    body = error.body if isinstance(error.body, dict) else {}
+    return " ".join(str(body.get("message", error)).split())

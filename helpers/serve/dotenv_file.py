@@ -1,0 +1,57 @@
+"""The `.env` file by which a bot finds its companion.
+
+In and out: `BotSettings` and a file with DEFAULT_LLM_PROVIDER=local, LOCAL_MODEL_URL, LOCAL_MODEL_NAME and
+LOCAL_MODEL_API_KEY, as the guide names them.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+from helpers.files import write_atomically
+
+KEYS = {"url": "LOCAL_MODEL_URL", "name": "LOCAL_MODEL_NAME", "api_key": "LOCAL_MODEL_API_KEY"}
+
+
+class DotenvError(ValueError):
+    """The file is missing, or lacks something."""
+
+
+@dataclass(frozen=True)
+class BotSettings:
+    """Where the companion is (`url` ends in /v1), her served name, and the server's key."""
+
+    url: str
+    name: str
+    api_key: str
+
+
+def write_dotenv(path: Path, settings: BotSettings) -> Path:
+    """Write the file, whole or not at all, readable by its owner only."""
+    lines = ["DEFAULT_LLM_PROVIDER=local", *(f"{key}={getattr(settings, field)}" for field, key in KEYS.items())]
+    write_atomically(path, "\n".join(lines) + "\n")
+    path.chmod(0o600)
+    return path
+
+
+def read_dotenv(path: Path) -> BotSettings:
+    """Read the file. The environment plays no part: what is in the file is what is used.
+
+    Raises:
+        DotenvError: no such file, another provider than local, or a value that is missing or no URL.
+    """
+    if not path.is_file():
+        raise DotenvError(f"There is no {path}: run notebook 07, or copy .env.example and fill it in.")
+    values = dotenv_values(path, interpolate=False)
+    provider = values.get("DEFAULT_LLM_PROVIDER")
+    if provider != "local":
+        raise DotenvError(
+            f"{path.name} has DEFAULT_LLM_PROVIDER={provider or '(nothing)'}; this bot knows only 'local'."
+        )
+    for key in KEYS.values():
+        if not values.get(key):
+            raise DotenvError(f"{path.name} lacks {key}: see .env.example for what belongs there.")
+    if not values["LOCAL_MODEL_URL"].startswith(("http://", "https://")):
+        raise DotenvError(f"{path.name} has LOCAL_MODEL_URL={values['LOCAL_MODEL_URL']}, which is no http:// address.")
+    return BotSettings(**{field: values[key] for field, key in KEYS.items()})

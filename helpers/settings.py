@@ -1,0 +1,219 @@
+"""The one dial of size: profiles, and the settings of a notebook made from its parameters.
+
+In: a notebook's `parameters` cell, the machine. Out: `Settings`, in which every value that the cell left at None has the
+profile's value, and the reasons for profile, dtype and attention.
+"""
+
+import ast
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+
+ROOT = Path(__file__).parent.parent
+OUTPUTS = Path(os.environ.get("COMPANION_OUTPUTS", ROOT / "outputs"))
+
+STAGES = (
+    "01_data",
+    "02_augment",
+    "03_lora",
+    "04_qlora",
+    "05_dpo",
+    "06_merge_quantize",
+    "07_serve_vllm",
+    "08_evaluate",
+)
+
+# What each parameter is worth at (smoke, cpu, gpu). A parameter of a stage that is not here does not exist.
+COMMON = {
+    "run_name": ("smoke", "sakura", "sakura"),
+    "base_model": ("tiny", "embedded", "Qwen/Qwen2.5-7B-Instruct"),
+    "persona": ("sakura", "sakura", "sakura"),
+    "seed": (42, 42, 42),
+}
+_LORA = {
+    "lora_r": (4, 16, 64),
+    "lora_alpha": (8, 32, 128),
+    "lora_dropout": (0.0, 0.0, 0.05),
+    "max_length": (1024, 1024, 2048),
+    "batch_size": (4, 4, 4),
+    "gradient_accumulation": (1, 1, 4),
+}
+PARAMETERS: dict[str, dict[str, tuple]] = {
+    "01_data": {
+        "dialogues": ("data/dialogues", "data/dialogues", "data/dialogues"),
+        "max_raw_chats": (60, None, None),
+        "min_dialogues": (100, 100, 100),
+        "validation_share": (0.1, 0.1, 0.1),
+        "test_share": (0.1, 0.1, 0.1),
+    },
+    "02_augment": {"counterfactuals": ("data/counterfactuals",) * 3},
+    "03_lora": _LORA
+    | {
+        "method": ("lora", "lora", "lora"),
+        "learning_rate": (1e-3, 3e-4, 2e-4),
+        "epochs": (1, 1, 3),
+        "max_steps": (4, -1, -1),
+        "save_steps": (2, 20, 100),
+        "max_new_tokens": (8, 60, 120),
+    },
+    "04_qlora": _LORA
+    | {
+        "learning_rate": (1e-3, 3e-4, 2e-4),
+        "epochs": (1, 1, 3),
+        "max_steps": (2, 8, -1),
+        "save_steps": (2, 4, 100),
+        "max_new_tokens": (8, 40, 120),
+    },
+    "05_dpo": {
+        "preferences": ("data/preferences",) * 3,
+        "beta": (0.1, 0.1, 0.1),
+        "learning_rate": (1e-3, 2e-5, 5e-6),
+        "epochs": (1, 1, 2),
+        "max_steps": (3, -1, -1),
+        "save_steps": (2, 5, 50),
+        "batch_size": (2, 4, 4),
+        "gradient_accumulation": (1, 1, 4),
+        "max_length": (1024, 1024, 2048),
+        "max_new_tokens": (8, 60, 120),
+    },
+    "06_merge_quantize": {
+        "calibration_rows": (8, 32, 256),
+        "perplexity_rows": (4, 18, 200),
+        "schemes": (("gptq", "awq"),) * 3,
+        "adapter": ("05_dpo",) * 3,
+    },
+    "07_serve_vllm": {
+        "port": (8000, 8000, 8000),
+        "max_model_len": (1024, 2048, 4096),
+        "max_tokens": (8, 80, 200),
+        "startup_timeout": (600, 600, 1200),
+    },
+    "08_evaluate": {
+        "scenarios": ("data/scenarios",) * 3,
+        "max_scenarios": (4, None, None),
+        "samples": (1, 1, 4),
+        "max_tokens": (8, 80, 160),
+        "temperature": (0.7, 0.7, 0.7),
+        "bootstrap_draws": (200, 5000, 10000),
+        "port": (8000, 8000, 8000),
+        "max_model_len": (1024, 2048, 4096),
+        "startup_timeout": (600, 600, 1200),
+    },
+}
+PROFILES = ("smoke", "cpu", "gpu")
+
+
+class UnknownParameter(ValueError):
+    """A parameter that no stage, or not this one, declares."""
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What the machine offers and what follows from it, with the reason in a sentence."""
+
+    device: str
+    dtype: torch.dtype
+    attention: str
+    reason: str
+
+
+def detect_hardware() -> Hardware:
+    """Device, dtype and attention for training, and why."""
+    if not torch.cuda.is_available():
+        chip = torch.cpu.get_capabilities()
+        for feature in ("amx_bf16", "avx512_bf16"):
+            if chip.get(feature):
+                why = f"No CUDA GPU; the CPU multiplies bfloat16 natively ({feature}): frozen weights in bfloat16."
+                return Hardware("cpu", torch.bfloat16, "sdpa", why)
+        return Hardware("cpu", torch.float32, "sdpa", "No CUDA GPU, and the CPU would emulate bfloat16: float32.")
+    name = torch.cuda.get_device_name()
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return Hardware(
+            "cuda", torch.bfloat16, "sdpa", f"{name} computes in bfloat16; PyTorch's SDPA picks its flash kernel."
+        )
+    return Hardware(
+        "cuda", torch.float32, "sdpa", f"{name} has no bfloat16: float32, because float16 overflows bf16 weights."
+    )
+
+
+def choose_profile(name: str = "auto") -> tuple[str, str]:
+    """(profile, reason). "auto" takes what COMPANION_PROFILE says, else `gpu` where CUDA works, else `cpu`.
+
+    Raises:
+        UnknownParameter: no such profile.
+    """
+    if name == "auto" and "COMPANION_PROFILE" in os.environ:
+        name = os.environ["COMPANION_PROFILE"]
+    if name in PROFILES:
+        return name, f"profile {name}, as asked"
+    if name != "auto":
+        raise UnknownParameter(f"There is no profile {name!r}: use auto, {', '.join(PROFILES)}.")
+    if torch.cuda.is_available():
+        return "gpu", f"profile gpu, because there is a {torch.cuda.get_device_name()}"
+    return "cpu", f"profile cpu, because there is no CUDA GPU ({os.cpu_count()} CPU cores)"
+
+
+def parameters_of(stage: str) -> dict[str, tuple]:
+    """Every parameter that `stage` declares, besides `profile`, with its value at (smoke, cpu, gpu)."""
+    return COMMON | PARAMETERS[stage]
+
+
+def check_parameters(given: Mapping[str, object], known: Mapping[str, object] | set[str], where: str) -> None:
+    """Raises UnknownParameter for the first name of `given` that `known` lacks, with the nearest known name."""
+    for name in given:
+        if name not in known and name != "profile":
+            near = difflib.get_close_matches(name, list(known), n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(sorted(known))}."
+            raise UnknownParameter(f"{where} knows no parameter {name!r}.{hint}")
+
+
+class Settings(SimpleNamespace):
+    """A stage's settings: one attribute a parameter, besides `stage`, `profile`, `reason`, `hardware`, `folder`, `run`."""
+
+    def path(self, name: str) -> Path:
+        """A path parameter; a relative one is taken from the project's top level, wherever the kernel runs."""
+        value = Path(getattr(self, name)).expanduser()
+        return value if value.is_absolute() else ROOT / value
+
+    @property
+    def values(self) -> dict[str, object]:
+        """Parameter values alone, as they go into the run record."""
+        return {k: getattr(self, k) for k in ("profile", *parameters_of(self.stage))}
+
+
+def resolve(stage: str, notebook: Mapping[str, object]) -> Settings:
+    """Settings of `stage` from the notebook's `globals()`.
+
+    A parameter that is None there, or not there, has the profile's value. A name in papermill's injected cell that the
+    stage does not declare is an error.
+
+    Raises:
+        UnknownParameter: unknown parameter or profile.
+    """
+    known = parameters_of(stage)
+    check_parameters(dict.fromkeys(_injected_names(notebook.get("In", []))), known, stage)
+    profile, reason = choose_profile(notebook.get("profile") or "auto")
+    column = PROFILES.index(profile)
+    values = {}
+    for name, defaults in known.items():
+        value = notebook.get(name)
+        values[name] = defaults[column] if value is None else value
+    run = OUTPUTS / str(values["run_name"])
+    return Settings(
+        stage=stage, profile=profile, reason=reason, hardware=detect_hardware(), run=run, folder=run / stage, **values
+    )
+
+
+def _injected_names(history: list[str]) -> list[str]:
+    """Names assigned in the cells that papermill injected (they begin with its comment `# Parameters`)."""
+    names = []
+    for source in history:
+        if source.startswith("# Parameters\n"):
+            for node in ast.parse(source).body:
+                names += [t.id for t in getattr(node, "targets", []) if isinstance(t, ast.Name)]
+    return names

@@ -1,0 +1,1 @@
+"""Training: SFT with LoRA, QLoRA or all weights, and DPO, each behind a preflight that refuses to train wrongly."""

@@ -1,0 +1,105 @@
+"""Direct preference optimization (Rafailov et al., 2023, arXiv:2305.18290) of a companion that SFT has made.
+
+In: a base model, the SFT adapter, preference pairs. Out: a `DPOTrainer` that goes on training that adapter. No second
+model is loaded: for the reference TRL switches the trained adapter off and a frozen copy of the SFT adapter on.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedTokenizerBase
+from trl import DPOConfig, DPOTrainer
+
+from helpers.base_model import BaseModel
+from helpers.files import whole_folder
+from helpers.persona import PersonaCard
+from helpers.settings import Settings
+from helpers.supervision import supervise
+from helpers.train.lm_head import direct_lm_head
+from helpers.train.monitor import LossGuard
+from helpers.train.preferences import PreferencePair, as_preference_dataset
+from helpers.train.preflight import check_tokenizer
+from helpers.train.sft import common_arguments, load_base
+
+
+def load_policy(base: BaseModel, adapter: Path, settings: Settings) -> PeftModel:
+    """The base with the SFT adapter on it, trainable."""
+    return PeftModel.from_pretrained(load_base(base, settings), adapter, is_trainable=True)
+
+
+def make_trainer(
+    policy: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Sequence[PreferencePair],
+    held_out: Sequence[PreferencePair],
+    card: PersonaCard,
+    settings: Settings,
+    folder: Path,
+) -> DPOTrainer:
+    """A DPOTrainer over `pairs`, evaluated on `held_out`; reference log-probabilities are computed once, before the first step."""
+    check_tokenizer(tokenizer)
+    arguments = DPOConfig(
+        **common_arguments(settings, folder),
+        beta=settings.beta,
+        loss_type="sigmoid",
+        precompute_ref_log_probs=True,
+        precompute_ref_batch_size=settings.batch_size,
+    )
+    with direct_lm_head(settings.hardware.device):
+        return DPOTrainer(
+            model=policy,
+            args=arguments,
+            train_dataset=as_preference_dataset(pairs, card),
+            eval_dataset=as_preference_dataset(held_out, card),
+            processing_class=tokenizer,
+            callbacks=[LossGuard()],
+        )
+
+
+def evaluate(trainer: DPOTrainer, device: str) -> dict[str, float]:
+    """On the held-out pairs: mean reward margin (nats × beta) and share of pairs ranked right (0..1)."""
+    with direct_lm_head(device):
+        result = trainer.evaluate()
+    return {"margin": result["eval_rewards/margins"], "accuracy": result["eval_rewards/accuracies"]}
+
+
+@torch.inference_mode()
+def margins_at_start(
+    base: BaseModel,
+    adapter: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Sequence[PreferencePair],
+    card: PersonaCard,
+    settings: Settings,
+) -> dict[str, list[float]]:
+    """Reward margin of each pair before any step, against the SFT companion ("sft") and against the raw base ("base")."""
+    policy = load_policy(base, adapter, settings).eval()
+    margins: dict[str, list[float]] = {"sft": [], "base": []}
+    for pair in pairs:
+        better, worse = (_log_probability(policy, tokenizer, pair, card, text) for text in (pair.chosen, pair.rejected))
+        with policy.disable_adapter():
+            raw = [_log_probability(policy, tokenizer, pair, card, text) for text in (pair.chosen, pair.rejected)]
+        sft = [_log_probability(policy, tokenizer, pair, card, text) for text in (pair.chosen, pair.rejected)]
+        for name, reference in (("sft", sft), ("base", raw)):
+            margins[name].append(settings.beta * ((better - reference[0]) - (worse - reference[1])))
+    return margins
+
+
+def _log_probability(
+    model: PeftModel, tokenizer: PreTrainedTokenizerBase, pair: PreferencePair, card: PersonaCard, text: str
+) -> float:
+    row = supervise(tokenizer, [*pair.prompt(card), {"role": "assistant", "content": text}])
+    end = max(i for i, learned in enumerate(row.assistant_masks) if learned) + 1
+    begin = max(i for i, learned in enumerate(row.assistant_masks[:end]) if not learned) + 1
+    ids = torch.tensor([row.input_ids[:end]], device=model.device)
+    logits = model(input_ids=ids, logits_to_keep=end - begin + 1).logits[0, :-1].float()
+    return float(logits.log_softmax(-1).gather(-1, ids[0, begin:, None]).sum())
+
+
+def save(trainer: DPOTrainer, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """The trained adapter alone (not the frozen reference copy), whole or not at all."""
+    with whole_folder(folder) as part:
+        trainer.model.save_pretrained(part, selected_adapters=["default"], safe_serialization=True)
+        tokenizer.save_pretrained(part)

@@ -1,0 +1,84 @@
+"""Preference pairs: one context, a better and a worse reply, and the fault of the worse one.
+
+In: JSON Lines in `data/preferences`. Out: checked pairs, in the columns that TRL's DPOTrainer takes.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from datasets import Dataset
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from helpers.conversations import BadLine, Message, Metadata
+from helpers.persona import PersonaCard, system_prompt
+
+FAULTS = ("mechanical", "out_of_character", "preachy", "too_long", "ignores_feeling")
+
+
+class PreferencePair(BaseModel):
+    """`messages` ends with the user's turn that both replies answer."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str
+    fault: Literal["mechanical", "out_of_character", "preachy", "too_long", "ignores_feeling"]
+    messages: list[Message]
+    chosen: str
+    rejected: str
+    metadata: Metadata
+
+    @model_validator(mode="after")
+    def _sound(self) -> "PreferencePair":
+        roles = [m.role for m in self.messages]
+        if roles != [("user", "assistant")[i % 2] for i in range(len(roles))] or len(roles) % 2 == 0:
+            raise ValueError("the context must alternate user, assistant, … and end with the user")
+        if self.chosen.strip() == self.rejected.strip() or not self.chosen.strip() or not self.rejected.strip():
+            raise ValueError("chosen and rejected must be two different replies")
+        return self
+
+    def prompt(self, card: PersonaCard) -> list[dict[str, str]]:
+        """The context as a chat, system prompt first."""
+        meta = self.metadata
+        system = system_prompt(card, meta.affection_level, meta.emotions[0] if meta.emotions else None, meta.memories)
+        return [{"role": "system", "content": system}] + [m.model_dump() for m in self.messages]
+
+
+def read_preferences(folder: Path) -> tuple[list[PreferencePair], list[BadLine]]:
+    """All pairs of a folder of `.jsonl` files, and the lines that could not be used, with reasons.
+
+    Raises:
+        FileNotFoundError: the folder holds no `.jsonl` file.
+    """
+    files = sorted(folder.glob("*.jsonl"))
+    if not files:
+        raise FileNotFoundError(f"There are no preference pairs in {folder.name}: it holds no .jsonl file.")
+    pairs, bad = [], []
+    for file in files:
+        for number, line in enumerate(file.read_bytes().splitlines(), start=1):
+            try:
+                pairs.append(PreferencePair.model_validate_json(line))
+            except ValidationError as error:
+                reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+                bad.append(BadLine(file.name, number, reason, line.decode("utf-8", "replace")))
+    return pairs, bad
+
+
+def faults(pairs: Sequence[PreferencePair]) -> Counter:
+    """How many pairs show each fault."""
+    return Counter(pair.fault for pair in pairs)
+
+
+def as_preference_dataset(pairs: Sequence[PreferencePair], card: PersonaCard) -> Dataset:
+    """TRL's conversational preference format: `prompt`, `chosen` and `rejected` are lists of messages."""
+    return Dataset.from_list(
+        [
+            {
+                "prompt": pair.prompt(card),
+                "chosen": [{"role": "assistant", "content": pair.chosen}],
+                "rejected": [{"role": "assistant", "content": pair.rejected}],
+            }
+            for pair in pairs
+        ]
+    )

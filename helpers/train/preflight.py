@@ -1,0 +1,63 @@
+"""What must hold before a training run is worth its electricity.
+
+In: tokenizer and rows. Out: nothing, or `PreflightError` with one sentence that says what is wrong and how to mend it.
+"""
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from helpers.families import detect_family
+from helpers.supervision import Row
+
+
+class PreflightError(ValueError):
+    """The run would teach the wrong thing."""
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Padding must be a token of its own: a collator masks pads, and with them every end of turn that looks alike.
+
+    Raises:
+        PreflightError: pad is missing, or equals the end of sequence or of turn.
+    """
+    end = detect_family(tokenizer).end_of_turn
+    if tokenizer.pad_token is None:
+        raise PreflightError("The tokenizer has no pad token: pass it through families.prepare_tokenizer().")
+    if tokenizer.pad_token in (tokenizer.eos_token, end):
+        raise PreflightError(
+            f"The pad token is {tokenizer.pad_token!r}, which also ends a turn, so the end would be masked and she "
+            "would never stop: pass the tokenizer through families.prepare_tokenizer()."
+        )
+
+
+def check_rows(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], max_length: int) -> None:
+    """Every row, as truncated to `max_length` tokens, must begin with exactly one BOS, hold something to learn, and
+    teach the end of each turn that it teaches.
+
+    Raises:
+        PreflightError: naming the first bad row by its index.
+    """
+    if not rows:
+        raise PreflightError("There is not one row to train on: look at the report of 01_data.")
+    end = tokenizer.convert_tokens_to_ids(detect_family(tokenizer).end_of_turn)
+    bos = tokenizer.bos_token_id
+    for n, row in enumerate(rows):
+        ids, mask = row.input_ids[:max_length], row.assistant_masks[:max_length]
+        if not any(mask):
+            raise PreflightError(
+                f"Row {n} has no supervised token within {max_length} tokens (it has {len(row.input_ids)}): raise "
+                "max_length, shorten the system prompt, or drop the row."
+            )
+        if bos is not None and bos in tokenizer.apply_chat_template([{"role": "user", "content": "x"}])["input_ids"]:
+            if ids.count(bos) != 1 or ids[0] != bos:
+                raise PreflightError(f"Row {n} has {ids.count(bos)} BOS tokens where one, in front, is due.")
+        if len(row.input_ids) > max_length:
+            continue
+        for i, keep in enumerate(mask):
+            closes = keep and (i + 1 == len(mask) or not mask[i + 1])
+            if closes and ids[i] != end:
+                raise PreflightError(
+                    f"Row {n} teaches a turn that does not end with {detect_family(tokenizer).end_of_turn!r} (token {i}): "
+                    "the chat template's generation markers must enclose the end of turn."
+                )

@@ -1,0 +1,140 @@
+"""Supervised fine-tuning of the companion's own turns with TRL, by LoRA, QLoRA or all weights.
+
+In: a base model, supervised rows, settings. Out: an `SFTTrainer` behind its preflight, run to its end or on from its
+last checkpoint.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from peft import PeftConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
+from trl import SFTConfig, SFTTrainer
+
+from helpers.base_model import BaseModel
+from helpers.files import whole_folder
+from helpers.settings import Settings
+from helpers.supervision import Row
+from helpers.train.allocator import keep_freed_memory
+from helpers.train.checkpoints import last_checkpoint
+from helpers.train.lm_head import direct_lm_head
+from helpers.train.monitor import LiveCurve, LossGuard
+from helpers.train.preflight import check_rows, check_tokenizer
+
+
+def load_base(
+    base: BaseModel, settings: Settings, quantization: BitsAndBytesConfig | None = None, full: bool = False
+) -> PreTrainedModel:
+    """The base model for training. Weights that are themselves trained (`full`) are float32 on a CPU, because small
+    updates vanish in bfloat16; frozen ones have the hardware's dtype."""
+    hardware = settings.hardware
+    keep_freed_memory()
+    dtype = torch.float32 if full and hardware.device == "cpu" else hardware.dtype
+    return AutoModelForCausalLM.from_pretrained(
+        base.path,
+        dtype=dtype,
+        attn_implementation=hardware.attention,
+        device_map=hardware.device,
+        quantization_config=quantization,
+    )
+
+
+def as_dataset(rows: Sequence[Row]) -> Dataset:
+    """Rows in the columns that TRL takes as tokenized: `input_ids` and `assistant_masks`."""
+    return Dataset.from_list([{"input_ids": r.input_ids, "assistant_masks": r.assistant_masks} for r in rows])
+
+
+def common_arguments(settings: Settings, folder: Path) -> dict[str, object]:
+    """What SFT and DPO have in common, from the settings; `folder` takes the checkpoints."""
+    return {
+        "output_dir": str(folder),
+        "seed": settings.seed,
+        "data_seed": settings.seed,
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 0.05,
+        "num_train_epochs": settings.epochs,
+        "max_steps": settings.max_steps,
+        "per_device_train_batch_size": settings.batch_size,
+        "per_device_eval_batch_size": settings.batch_size,
+        "gradient_accumulation_steps": settings.gradient_accumulation,
+        "gradient_checkpointing": settings.hardware.device == "cuda",
+        "max_length": settings.max_length,
+        "bf16": settings.hardware.device == "cuda" and settings.hardware.dtype == torch.bfloat16,
+        "use_cpu": settings.hardware.device == "cpu",
+        "dataloader_pin_memory": settings.hardware.device == "cuda",
+        "save_strategy": "steps",
+        "save_steps": settings.save_steps,
+        "save_total_limit": 2,
+        "logging_steps": 1 if settings.max_steps > 0 else 5,
+        "disable_tqdm": True,
+        "report_to": [],
+    }
+
+
+def make_trainer(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train: Sequence[Row],
+    validation: Sequence[Row],
+    settings: Settings,
+    folder: Path,
+    peft_config: PeftConfig | None,
+) -> SFTTrainer:
+    """An SFTTrainer whose rows have passed the preflight. `peft_config` None trains all weights.
+
+    Raises:
+        PreflightError: what would be taught is wrong.
+    """
+    check_tokenizer(tokenizer)
+    check_rows(tokenizer, train, settings.max_length)
+    check_rows(tokenizer, validation, settings.max_length)
+    arguments = SFTConfig(
+        **common_arguments(settings, folder),
+        train_sampling_strategy="group_by_length",
+        eval_strategy="no",
+    )
+    with direct_lm_head(settings.hardware.device):
+        return SFTTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=as_dataset(train),
+            eval_dataset=as_dataset(validation),
+            processing_class=tokenizer,
+            peft_config=peft_config,
+            callbacks=[LossGuard()],
+        )
+
+
+def run(trainer, device: str, curve: LiveCurve | None = None) -> None:
+    """Train, going on from the last whole checkpoint if there is one. Works for any TRL trainer."""
+    if curve is not None:
+        trainer.add_callback(curve)
+    checkpoint = last_checkpoint(Path(trainer.args.output_dir))
+    with direct_lm_head(device):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+
+def validation_loss(trainer, device: str) -> float:
+    """Mean loss per supervised token over the validation rows, in nats."""
+    with direct_lm_head(device):
+        return float(trainer.evaluate()["eval_loss"])
+
+
+def tokens_per_second(trainer, rows: Sequence[Row]) -> dict[str, float]:
+    """Throughput of the last `train()`: all tokens and supervised tokens a second, from the trainer's own clock."""
+    summary = next((h for h in reversed(trainer.state.log_history) if "train_runtime" in h), None)
+    if not summary or not summary["train_runtime"]:
+        return {}
+    share = sum(map(lambda r: len(r.supervised), rows)) / sum(len(r.input_ids) for r in rows)
+    seen = trainer.state.num_input_tokens_seen or summary["epoch"] * sum(len(r.input_ids) for r in rows)
+    return {"tokens": seen / summary["train_runtime"], "supervised_tokens": seen * share / summary["train_runtime"]}
+
+
+def save(trainer, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """The adapter (or, after full fine-tuning, the model) with its tokenizer, whole or not at all."""
+    with whole_folder(folder) as part:
+        trainer.model.save_pretrained(part, safe_serialization=True)
+        tokenizer.save_pretrained(part)
