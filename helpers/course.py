@@ -206,12 +206,14 @@ def newest_run() -> Path:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line. Returns the exit code: 0, 1 for a stage that failed, 2 for words that cannot be taken, 130 for Ctrl-C."""
+    """The command line. Returns 0, 1 for a stage that failed, 2 for words that cannot be taken, 130 for Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m helpers.course", description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run the course, or go on with it")
     run.add_argument("--profile", default="auto", help="auto, smoke, cpu or gpu")
-    run.add_argument("--from", dest="first", metavar="STAGE", help="run from this stage on, even if it is done")
+    run.add_argument(
+        "--from", dest="first", metavar="STAGE", help="run this stage even if it is done, then the rest as needed"
+    )
     run.add_argument("--to", dest="last", metavar="STAGE", help="stop after this stage")
     run.add_argument("--only", metavar="STAGE[,STAGE]", help="run just these, even if they are done")
     run.add_argument(

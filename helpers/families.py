@@ -46,9 +46,9 @@ def detect_family(tokenizer: PreTrainedTokenizerBase) -> Family:
     Raises:
         ValueError: none fits; the message lists the families known.
     """
-    vocabulary = tokenizer.get_vocab()
+    missing = (None, tokenizer.unk_token_id)
     for family in FAMILIES.values():
-        if family.end_of_turn in vocabulary and family.pad in vocabulary:
+        if all(tokenizer.convert_tokens_to_ids(t) not in missing for t in (family.end_of_turn, family.pad)):
             return family
     raise ValueError(
         f"The tokenizer {tokenizer.name_or_path!r} belongs to no family known here "

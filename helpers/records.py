@@ -141,8 +141,8 @@ class Artifacts:
         """Raises Mismatch unless this stage recorded the same `value` for `note`."""
         if self.record.get(note) != value:
             raise Mismatch(
-                f"{self.folder.name} of run {self.folder.parent.name!r} was made with another {what}: run it again with "
-                "this one, or give this stage the other."
+                f"{self.folder.name} of run {self.folder.parent.name!r} was made with another {what}: run it again "
+                "with this one, or give this stage the other."
             )
 
     def __truediv__(self, name: str) -> Path:

@@ -1,7 +1,7 @@
 """The one dial of size: profiles, and the settings of a notebook made from its parameters.
 
-In: a notebook's `parameters` cell, the machine. Out: `Settings`, in which every value that the cell left at None has the
-profile's value, and the reasons for profile, dtype and attention.
+In: a notebook's `parameters` cell, the machine. Out: `Settings`, in which every value that the cell left at None has
+the profile's value, and the reasons for profile, dtype and attention.
 """
 
 import ast
@@ -173,7 +173,8 @@ def check_parameters(given: Mapping[str, object], known: Mapping[str, object] | 
 
 
 class Settings(SimpleNamespace):
-    """A stage's settings: one attribute a parameter, besides `stage`, `profile`, `reason`, `hardware`, `folder`, `run`."""
+    """A stage's settings: an attribute for each parameter, and `stage`, `profile`, `reason`, `hardware`, `folder`,
+    `run`."""
 
     def path(self, name: str) -> Path:
         """A path parameter; a relative one is taken from the project's top level, wherever the kernel runs."""

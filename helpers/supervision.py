@@ -5,8 +5,10 @@ them, and a coloured picture of the mask.
 """
 
 import html
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from transformers import PreTrainedTokenizerBase
 
@@ -35,9 +37,9 @@ def supervise(tokenizer: PreTrainedTokenizerBase, chat: Sequence[dict[str, str]]
         ValueError: somebody's words hold one of the tokenizer's special tokens, which would be read as structure.
     """
     for message in chat:
-        if found := [t for t in tokenizer.all_special_tokens if t in message["content"]]:
+        if found := _special_tokens(tokenizer).search(message["content"]):
             raise ValueError(
-                f"The {message['role']}'s words hold the special token {found[0]!r}: {message['content'][:40]!r}."
+                f"The {message['role']}'s words hold the special token {found.group()!r}: {message['content'][:40]!r}."
             )
     end = tokenizer.convert_tokens_to_ids(detect_family(tokenizer).end_of_turn)
     encoded = tokenizer.apply_chat_template(list(chat), return_dict=True, return_assistant_tokens_mask=True)
@@ -47,6 +49,14 @@ def supervise(tokenizer: PreTrainedTokenizerBase, chat: Sequence[dict[str, str]]
         mask.append(int(keep and not ended))
         ended = ended or token == end
     return Row(ids, mask)
+
+
+@lru_cache(maxsize=4)
+def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> re.Pattern:
+    special = {t.content for t in tokenizer.added_tokens_decoder.values() if t.special} | {
+        *tokenizer.all_special_tokens
+    }
+    return re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))))
 
 
 def supervise_all(

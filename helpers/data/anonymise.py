@@ -37,17 +37,21 @@ _PATTERNS = {
     "ADDRESS": re.compile(
         rf"(?:北海道|東京都|京都府|大阪府|{_PLACE}{{2,3}}県)?(?:{_PLACE}{{1,6}}[市区郡町村])*{_PLACE}[一-龥々ヶケァ-ヴーがのつ]{{0,7}}?"
         rf"{_N}丁目(?:{_N}(?:番地?|-))?(?:(?:の)?{_N}号?)?"
-        rf"|(?:北海道|東京都|京都府|大阪府|{_PLACE}{{2,3}}県)?(?:{_PLACE}{{1,6}}[市区郡町村])+(?:{_PLACE}|[がのつ]){{0,8}}"
+        rf"|(?:北海道|東京都|京都府|大阪府|{_PLACE}{{2,3}}県)?(?:{_PLACE}{{1,6}}[市区郡町村])+(?:{_PLACE}|[がのつしきたみさ]){{0,8}}"
         rf"(?:{_N}番地?(?:の?{_N})?(?:{_N}?号)?|{_D}+-{_D}+(?:-{_D}+)*)"
         rf"|{_PLACE}{{2,8}}{_N}番地(?:の?{_N})?"
     ),
 }
 
-_HONORIFIC = r"(?:さん|くん|君|ちゃん|様|さま|先輩|氏)"
-_WHEN = r"(?:今日|昨日|明日|先日|今朝|昨夜|今夜|毎日|最近|今度|結局|同僚|上司|後輩|同期|友達|友人|隣|元彼|彼氏|彼女|担当|部長|課長|店長)?"
+_ANY = re.compile("|".join(f"(?P<{entity}>{pattern.pattern})" for entity, pattern in _PATTERNS.items()))
+
+_HONORIFIC = r"(?:さん|くん|君|ちゃん(?!こ)|様|さま|先輩|氏)"
+_WHEN = r"(?:今日|昨日|明日|先日|今朝|昨夜|今夜|毎日|最近|今度|結局|同僚|上司|後輩|同期|友達|友人|元彼|彼氏|彼女|担当|部長|課長|店長)?"
+# One kanji before an honorific is mostly a verb or a noun (聞くん, 許さん, お日さま); these are surnames.
 _NAMED = re.compile(
-    rf"(?:{_WHEN}(?P<kanji>[一-龥々]{{1,4}})|(?P<kata>(?<![ァ-ヴー])[ァ-ヴー]{{2,6}})"
-    rf"|(?:^|(?<=[\s、。！？!?「『（(…]))(?P<hira>[ぁ-ん]{{2,4}}?))(?P<honorific>{_HONORIFIC})(?!ざま)"
+    rf"(?:(?<![一-龥々おご]){_WHEN}(?P<kanji>[一-龥々]{{2,4}}|[林森原関堀岡辻島星泉菅桂岸])"
+    rf"|(?<![ァ-ヴー])(?P<kata>[ァ-ヴー]{{2,6}})"
+    rf"|(?:^|(?<=[\s、。！？!?「『（(…]))(?P<hira>[ぁ-ん]{{2,4}}?))(?P<honorific>{_HONORIFIC})"
 )
 _INTRODUCED = re.compile(
     r"(?:名前は|本名は|氏名は|氏名:)(?P<a>[一-龥々]{2,5}|[ァ-ヴー・]{3,12})(?=です|だ|と|って|。|、|$)"
@@ -57,7 +61,8 @@ _INTRODUCED = re.compile(
 _NOUNS = frozenset(
     "客 皆 母 父 兄 姉 弟 妹 娘 息子 爺 婆 祖父 祖母 孫 嫁 婿 奥 旦那 主人 親 赤 坊 子 猫 犬 鳥 神 仏 王 殿 姫 上 仕 模 同 多 各位 "
     "疲 馳走 苦労 世話 待 医者 業者 患者 記者 学者 役者 芸者 隣 大家 相手 先方 貴 何 他人 様 有 左 女王 王子 部活の お 叔母 叔父 伯母 伯父 "
-    "みな おかあ おとう かあ とう にい ねえ おにい おねえ おじい おばあ じい ばあ おじ おば たく あか おつかれ ごちそう ごくろう おきゃく "
+    "後輩 妊婦 常連 新郎 新婦 親御 親父 生徒 編集 板前 弟子 両親 先祖 一回 多種多 美人 外人 新人 奥様 神様 王様 客様 "
+    "みな かみ ちゃん しょうゆ おかあ おとう かあ とう にい ねえ おにい おねえ おじい おばあ じい ばあ おじ おば たく あか おつかれ ごちそう ごくろう おきゃく "
     "むすこ むすめ おく だんな だれか どちら おひめ ぼく うさぎ くま ぞう パパ ママ サンタ".split()
 )
 _OCCUPATION = re.compile(r"[屋員師手者官長士家医]$|(?:先生|選手|学生|同士)$")
@@ -88,9 +93,7 @@ def anonymise(texts: Sequence[str], keep: Iterable[str] = ("さくら",)) -> Ano
     used = " ".join(texts)
     done = []
     for text in texts:
-        for entity, pattern in _PATTERNS.items():
-            text = _replace(text, pattern, entity, stand_ins, counts)
-        done.append(text)
+        done.append(_replace(text, stand_ins, counts))
     for text in done:
         for name, honorific in _names(text, kept):
             stand_ins.setdefault(("NAME", name), _name_for(honorific, used, stand_ins))
@@ -105,14 +108,15 @@ def _narrow(text: str) -> str:
     return re.sub(r"(?<=\d)ー(?=\d)", "-", "".join(narrow))
 
 
-def _replace(text: str, pattern: re.Pattern, entity: str, stand_ins: dict, counts: Counter) -> str:
+def _replace(text: str, stand_ins: dict, counts: Counter) -> str:
     parts, end = [], 0
-    for match in pattern.finditer(_narrow(text)):
-        if match.group() in stand_ins.values():
-            continue
+    for match in _ANY.finditer(_narrow(text)):
+        entity = match.lastgroup
         number = sum(kind == entity for kind, _ in stand_ins) + 1
-        stand_in = stand_ins.setdefault((entity, _key(entity, match.group())), _stand_in(entity, number))
-        parts += [text[end : match.start()], stand_in]
+        parts += [
+            text[end : match.start()],
+            stand_ins.setdefault((entity, _key(entity, match.group())), _stand_in(entity, number)),
+        ]
         end = match.end()
         counts[entity] += 1
     return "".join([*parts, text[end:]])

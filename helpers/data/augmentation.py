@@ -92,7 +92,9 @@ def expand(counterfactual: CounterfactualSet) -> list[Conversation]:
     """One conversation for each condition, with ids like `level-01-lover`, `memory-01-2` (2nd condition), `emotion-01-sad`."""
     conversations = []
     for number, variant in enumerate(counterfactual.replies, start=1):
-        suffix = str(number) if counterfactual.axis == "memory" else counterfactual.condition(variant).replace("／", "-")
+        suffix = (
+            str(number) if counterfactual.axis == "memory" else counterfactual.condition(variant).replace("／", "-")
+        )
         conversations.append(
             Conversation(
                 id=f"{counterfactual.id}-{suffix}",

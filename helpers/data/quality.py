@@ -27,7 +27,9 @@ _MOJIBAKE = re.compile(r"[\ufffd\u0080-\u009f\u200b-\u200d\ufeff]|[ãÃ][\u0080-
 _PUPPET = re.compile(r"^(?:user|ユーザー?|あなた|私|さくら|[AB])[:：]|\n\s*\S{1,8}[:：]", re.IGNORECASE)
 _PUPPET_ACT = re.compile(r"(?:あなた|君|きみ)は(?:そう言って|うなず|頷|微笑|笑っ|泣い|答え|黙)[^。]{0,12}[たる]。")
 _ASKS_WHAT = re.compile(r"(?:とは|って何|何です|何が|誰)")
-_DEFINES = re.compile(r"(?:である|であった|ことです|ことである|ものです|ものである|を指します|単位|学問|科学です|分野です)[。．」]*$")
+_DEFINES = re.compile(
+    r"(?:である|であった|ことです|ことである|ものです|ものである|を指します|単位|学問|科学です|分野です)[。．」]*$"
+)
 _NOUN_END = re.compile(r"[一-龥々ァ-ヶーA-Za-z0-9]です?[。．]?$|[一-龥々ァ-ヶーA-Za-z0-9][。．]?$")
 _ASKS_IF_AI = re.compile(r"AI|人工知能|ロボット|機械|ボット|プログラム|本物|実在|中の人|人間|人[？?]", re.IGNORECASE)
 _SAYS_AI = re.compile(r"(?<![A-Za-z])AI(?![A-Za-z])|人工知能")
@@ -140,7 +142,10 @@ def check_all(conversations: Sequence[Conversation], card: PersonaCard) -> list[
     verdicts = []
     for conversation in conversations:
         verdict = Verdict(conversation, check(conversation, card))
-        said = (conversation.metadata.affection_level, *(_letters(m.content) or m.content for m in conversation.messages))
+        said = (
+            conversation.metadata.affection_level,
+            *(_letters(m.content) or m.content for m in conversation.messages),
+        )
         if said in seen:
             verdict.reasons.append(Reason("duplicate", f"says the same as {seen[said]}"))
         seen.setdefault(said, conversation.id)

@@ -15,6 +15,7 @@ from helpers.evaluate.scenarios import Scenario
 from helpers.files import sha256_json, write_atomically
 from helpers.generation import Reply
 from helpers.persona import Level, PersonaCard, system_prompt
+from helpers.records import Artifacts
 
 PROBE_LEVELS: tuple[Level, ...] = ("friend", "stranger")
 
@@ -42,6 +43,20 @@ class Arm:
     model: str
     prompt: Literal["bare", "persona"]
     weights: str = ""
+
+
+def adapter_of(stage: Artifacts) -> Path:
+    """The LoRA adapter that a training stage left.
+
+    Raises:
+        ValueError: it trained all weights and left no adapter.
+    """
+    if "adapter" not in stage.record["artifacts"]:
+        raise ValueError(
+            f"Stage {stage.folder.name} left no adapter (method='full'?): run it with method='lora', "
+            "for this evaluation serves adapters on one base."
+        )
+    return stage / "adapter"
 
 
 @dataclass
@@ -73,7 +88,7 @@ class Transcript:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The same script and sampling for every arm. `samples` is how often each scenario is played, each with its own seed."""
+    """The same script and sampling for every arm. `samples` is how often each scenario is played, with its own seed."""
 
     card: PersonaCard
     scenarios: Sequence[Scenario]
@@ -107,8 +122,9 @@ class Evaluation:
             ValueError: `batch` did not give one reply for each chat.
         """
         transcripts = self.load(arm)
+        turns = max(len(t.user_turns) for t in transcripts)
         for sample in range(self.samples):
-            for turn in range(max(len(t.user_turns) for t in transcripts)):
+            for turn in range(turns):
                 due = [t for t in transcripts if t.sample == sample and len(t.replies) == turn and not t.complete]
                 if not due:
                     continue
@@ -116,7 +132,7 @@ class Evaluation:
                     [t.chat() for t in due],
                     max_tokens=self.max_tokens,
                     temperature=self.temperature,
-                    seed=self.seed + 1000 * sample + turn,
+                    seed=self.seed + 1000 * (sample * turns + turn),
                 )
                 if len(replies) != len(due):
                     raise ValueError(f"The arm {arm.name} gave {len(replies)} replies to {len(due)} chats.")

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 
 from helpers.persona import Level, PersonaCard
 
-_PICTURE = "[\U0001f1e6-\U0001f1ff\U0001f300-\U0001faff\u2600-\u2604\u2607-\u2660\u2662-\u2668\u2670-\u27bf\u2b50\u2b55]"
+_PICTURE = (
+    "[\U0001f1e6-\U0001f1ff\U0001f300-\U0001faff\u2600-\u2604\u2607-\u2660\u2662-\u2668\u2670-\u27bf\u2b50\u2b55]"
+)
 EMOJI = re.compile(f"{_PICTURE}[\ufe0f\U0001f3fb-\U0001f3ff]*(?:\u200d{_PICTURE}[\ufe0f\U0001f3fb-\U0001f3ff]*)*")
 _JAPANESE = re.compile("[\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f]")
 _KANA = re.compile("[\u3040-\u30ff\uff66-\uff9f]")
 _TAIL = r"(?:か|ね|よ|な|わ|の|が|し|さ|けど|けれど|から|ので|のに|もの|もん|って|っけ|[ー〜～ぇえっ])*$"
-_DESU_MASU = re.compile(rf"(?:です|でした|でしょう?|ます|ました|ません|ましょう?){_TAIL}")
+_DESU_MASU = re.compile(rf"(?:です|でした|でしょう|ます|ました|ません|ましょう){_TAIL}")
 _COURTEOUS = re.compile(rf"(?:ください|下さい|ございます|なさい|ませ|どうぞ){_TAIL}")
 MIN_JAPANESE, MIN_KANA, ECHO, N = 0.8, 0.2, 0.7, 4
 
@@ -44,6 +46,11 @@ def is_japanese(text: str) -> bool:
     letters = [c for c in text if unicodedata.category(c).startswith("L")]
     kana = sum(bool(_KANA.match(c)) for c in letters)
     return japanese_share(text) >= MIN_JAPANESE and (len(letters) < 10 or kana / len(letters) >= MIN_KANA)
+
+
+def has_words(text: str) -> bool:
+    """Whether there is a letter or a digit."""
+    return bool(re.search(r"[^\W_]", text))
 
 
 def sentences(text: str) -> list[str]:
@@ -105,7 +112,7 @@ RULES: dict[str, Callable[[str, Situation, PersonaCard], bool]] = {
 
 def check(reply: str, situation: Situation, card: PersonaCard) -> dict[str, bool]:
     """For each of `RULES` whether `reply` keeps it."""
-    if not re.search(r"[^\W_]", reply):
+    if not has_words(reply):
         return dict.fromkeys(RULES, False)
     return {name: keeps(reply, situation, card) for name, keeps in RULES.items()}
 

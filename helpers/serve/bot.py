@@ -49,7 +49,10 @@ class Bot:
         while True:
             try:
                 reply = yield from self.client.stream(
-                    [self.system, *turns], self.max_tokens, self.temperature, self.seed + len(self.history)
+                    [self.system, *turns],
+                    max_tokens=self.max_tokens,
+                    temperature=self.temperature,
+                    seed=self.seed + len(self.history),
                 )
                 break
             except ContextOverflow:

@@ -65,7 +65,7 @@ class ChatClient:
         """One whole reply. `temperature` 0 is greedy; `model` asks another name than the client's own."""
         with self._one_sentence(model):
             answer = self._client.chat.completions.create(
-                **self._request(messages, max_tokens, temperature, seed, model, extra)
+                **self._request(messages, model, extra, max_tokens=max_tokens, temperature=temperature, seed=seed)
             )
         choice = answer.choices[0]
         return _reply(choice.message.content or "", choice.finish_reason, answer.usage.completion_tokens)
@@ -82,7 +82,7 @@ class ChatClient:
     ) -> Generator[str, None, Reply]:
         """Pieces of the reply as they come; the generator's return value is the whole `Reply`."""
         text, finish, tokens = [], None, 0
-        request = self._request(messages, max_tokens, temperature, seed, model, extra)
+        request = self._request(messages, model, extra, max_tokens=max_tokens, temperature=temperature, seed=seed)
         with self._one_sentence(model):
             for chunk in self._client.chat.completions.create(
                 **request, stream=True, stream_options={"include_usage": True}
@@ -110,7 +110,15 @@ class ChatClient:
         """A reply for each chat, in order, at most `concurrency` at a time; chat i is sampled with `seed + i`."""
         with ThreadPoolExecutor(concurrency) as pool:
             futures = [
-                pool.submit(self.reply, chat, max_tokens, temperature, seed + i, model, extra)
+                pool.submit(
+                    self.reply,
+                    chat,
+                    max_tokens=max_tokens,
+                    temperature=temperature,
+                    seed=seed + i,
+                    model=model,
+                    extra=extra,
+                )
                 for i, chat in enumerate(chats)
             ]
             try:
@@ -119,16 +127,14 @@ class ChatClient:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def _request(self, messages, max_tokens, temperature, seed, model, extra) -> dict[str, object]:
+    def _request(self, messages: Chat, model: str | None, extra: dict | None, **sampling) -> dict[str, object]:
         if not messages or not messages[-1]["content"].strip():
             raise ChatError("The message is empty: write something to her first.")
         return {
             "model": model or self.model,
             "messages": list(messages),
-            "max_tokens": max_tokens,
-            "temperature": temperature,
-            "seed": seed,
             "extra_body": extra,
+            **sampling,
         }
 
     @contextmanager

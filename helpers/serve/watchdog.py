@@ -36,7 +36,7 @@ def watch(command: list[str], grace: float) -> int:
         command,
         stdin=subprocess.DEVNULL,
         start_new_session=True,
-        preexec_fn=lambda: _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),  # noqa: PLW1509 (this process has one thread)
+        preexec_fn=lambda: _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),  # one thread only: safe
     )
     group = process.pid
     _fork_guard(group, alive, guarded)

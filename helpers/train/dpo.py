@@ -38,7 +38,7 @@ def make_trainer(
     settings: Settings,
     folder: Path,
 ) -> DPOTrainer:
-    """A DPOTrainer over `pairs`, evaluated on `held_out`; reference log-probabilities are computed once, before the first step."""
+    """A DPOTrainer over `pairs`, evaluated on `held_out`; reference log-probabilities are computed once."""
     check_tokenizer(tokenizer)
     arguments = DPOConfig(
         **common_arguments(settings, folder),
@@ -74,7 +74,7 @@ def margins_at_start(
     card: PersonaCard,
     settings: Settings,
 ) -> dict[str, list[float]]:
-    """Reward margin of each pair before any step, against the SFT companion ("sft") and against the raw base ("base")."""
+    """Reward margin of each pair before any step, against the SFT companion ("sft") and the raw base ("base")."""
     policy = load_policy(base, adapter, settings).eval()
     margins: dict[str, list[float]] = {"sft": [], "base": []}
     for pair in pairs:

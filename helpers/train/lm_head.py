@@ -1,8 +1,8 @@
 """TRL's fused LM head, on devices without Triton.
 
-In: any TRL trainer, built and run inside `direct_lm_head()`. Out: the same losses and gradients, faster. TRL 1.16 without
-Triton multiplies every position, masked ones too, with the whole vocabulary (for Gemma 3's 262,144 words two thirds of
-the model), and does so again in the backward pass; with `assistant_only` training four positions in five are masked.
+In: any TRL trainer, built and run inside `direct_lm_head()`. Out: the same losses and gradients, faster. TRL 1.16
+without Triton multiplies every position, masked ones too, with the whole vocabulary (for Gemma 3's 262,144 words two
+thirds of the model), and does so again in the backward pass; of this course's tokens three in four are masked.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from transformers.utils import is_triton_available
 class DirectLogProb(torch.autograd.Function):
     """Per-token log-probabilities of `hidden @ weight.T`, with the signature of TRL's `ChunkedLogProbFunction`.
 
-    hidden: [N, H]; weight: [V, H], frozen or not; targets: [N]. Returns log-probabilities [N] and, if named in `outputs`,
+    hidden: [N, H]; weight: [V, H], frozen or not; targets: [N]. Returns log-probabilities [N] and, if in `outputs`,
     entropy, log Σp², mean logit and whether the target is the arg max, each [N], else None. Keeps [N, V] probabilities
     for the backward pass, so that nothing is projected twice.
     """

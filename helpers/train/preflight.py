@@ -41,7 +41,8 @@ def check_rows(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], max_leng
     if not rows:
         raise PreflightError("There is not one row to train on: look at the report of 01_data.")
     end = tokenizer.convert_tokens_to_ids(detect_family(tokenizer).end_of_turn)
-    bos = tokenizer.bos_token_id
+    probe = tokenizer.apply_chat_template([{"role": "user", "content": "x"}])["input_ids"]
+    bos = tokenizer.bos_token_id if tokenizer.bos_token_id in probe else None
     for n, row in enumerate(rows):
         ids, mask = row.input_ids[:max_length], row.assistant_masks[:max_length]
         if not any(mask):
@@ -49,15 +50,14 @@ def check_rows(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], max_leng
                 f"Row {n} has no supervised token within {max_length} tokens (it has {len(row.input_ids)}): raise "
                 "max_length, shorten the system prompt, or drop the row."
             )
-        if bos is not None and bos in tokenizer.apply_chat_template([{"role": "user", "content": "x"}])["input_ids"]:
-            if ids.count(bos) != 1 or ids[0] != bos:
-                raise PreflightError(f"Row {n} has {ids.count(bos)} BOS tokens where one, in front, is due.")
+        if bos is not None and (ids.count(bos) != 1 or ids[0] != bos):
+            raise PreflightError(f"Row {n} has {ids.count(bos)} BOS tokens where one, in front, is due.")
         if len(row.input_ids) > max_length:
             continue
         for i, keep in enumerate(mask):
             closes = keep and (i + 1 == len(mask) or not mask[i + 1])
             if closes and ids[i] != end:
                 raise PreflightError(
-                    f"Row {n} teaches a turn that does not end with {detect_family(tokenizer).end_of_turn!r} (token {i}): "
-                    "the chat template's generation markers must enclose the end of turn."
+                    f"Row {n} teaches a turn that does not end with {detect_family(tokenizer).end_of_turn!r} (token "
+                    f"{i}): the chat template's generation markers must enclose the end of turn."
                 )

@@ -1,0 +1,179 @@
+"""The questionnaire: people judge blinded samples on five questions, 1 to 5.
+
+In: transcripts of all arms, a SQLite file. Out: a form that saves each answer at once, and the answers. The arm's name
+stands in the database only, never in what the rater sees; a rater who comes back goes on at the first open sample.
+"""
+
+import html
+import sqlite3
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from helpers.evaluate.arms import Transcript
+from helpers.files import sha256_json
+
+QUESTIONS = {
+    "character": "さくららしさが、最後まで保たれていましたか？",
+    "emotion": "気持ちの表し方は、自然でしたか？",
+    "relevance": "相手の言葉に、きちんと応えていましたか？",
+    "particles": "語尾や相づちの言葉づかいは、しっくりきましたか？",
+    "overall": "全体として、また話したいと思いましたか？",
+}
+SCALE = (1, 2, 3, 4, 5)
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS samples (
+    id TEXT PRIMARY KEY, arm TEXT NOT NULL, unit TEXT NOT NULL, sample INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS ratings (
+    sample TEXT NOT NULL, rater TEXT NOT NULL, question TEXT NOT NULL,
+    value INTEGER NOT NULL CHECK (value BETWEEN 1 AND 5),
+    at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP, PRIMARY KEY (sample, rater, question));
+"""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a rater sees: the dialogue, and an id that says nothing of the arm."""
+
+    id: str
+    dialogue: tuple[tuple[str, str], ...]
+
+
+def blind(transcripts: Iterable[Transcript], db: Path, seed: int, per_arm: int = 8) -> list[Sample]:
+    """The same `per_arm` scenarios of each arm, shuffled together; which sample is whose goes into `db` alone."""
+    played = [t for t in transcripts if t.kind == "scenario" and t.sample == 0]
+    units = sorted({t.unit for t in played})
+    random = Random(seed)
+    chosen = set(random.sample(units, min(per_arm, len(units))))
+    samples, whose = [], []
+    for t in sorted((t for t in played if t.unit in chosen), key=lambda t: (t.arm, t.unit)):
+        texts = [r.text for r in t.replies]
+        sample_id = sha256_json([t.arm, t.unit, texts, seed])[:12]
+        lines = [
+            line for turn, reply in zip(t.user_turns, texts, strict=True) for line in (("user", turn), ("her", reply))
+        ]
+        samples.append(Sample(sample_id, tuple(lines)))
+        whose.append((sample_id, t.arm, t.unit, t.sample))
+    with closing(_open(db)) as connection, connection:
+        connection.executemany("INSERT OR REPLACE INTO samples VALUES (?, ?, ?, ?)", whose)
+    random.shuffle(samples)
+    return samples
+
+
+def save_rating(db: Path, sample_id: str, rater: str, question: str, value: int) -> None:
+    """Save one answer, on disk when this returns; a second answer to the same question replaces the first.
+
+    Raises:
+        ValueError: no such question, or a value outside 1–5.
+    """
+    if question not in QUESTIONS:
+        raise ValueError(f"There is no question {question!r}: use one of {', '.join(QUESTIONS)}.")
+    if value not in SCALE:
+        raise ValueError(f"A rating is a whole number from 1 to 5, not {value!r}.")
+    with closing(_open(db)) as connection, connection:
+        connection.execute(
+            "INSERT INTO ratings (sample, rater, question, value) VALUES (?, ?, ?, ?) "
+            "ON CONFLICT (sample, rater, question) DO UPDATE SET value = excluded.value, at = CURRENT_TIMESTAMP",
+            (sample_id, rater, question, value),
+        )
+
+
+def load_ratings(db: Path) -> list[dict]:
+    """All answers with the arm that each sample came from: arm, unit, sample, rater, question, value, at."""
+    with closing(_open(db)) as connection:
+        connection.row_factory = sqlite3.Row
+        found = connection.execute(
+            "SELECT arm, unit, ratings.sample, rater, question, value, at FROM ratings "
+            "JOIN samples ON samples.id = ratings.sample ORDER BY at, ratings.sample, question"
+        )
+        return [dict(row) for row in found]
+
+
+def answers(db: Path, sample_id: str, rater: str) -> dict[str, int]:
+    """question → value, of one rater for one sample."""
+    with closing(_open(db)) as connection:
+        found = connection.execute(
+            "SELECT question, value FROM ratings WHERE sample = ? AND rater = ?", (sample_id, rater)
+        )
+        return dict(found.fetchall())
+
+
+def next_sample(db: Path, samples: Sequence[Sample], rater: str) -> Sample | None:
+    """The first sample that `rater` has not answered in full; None when all are done."""
+    return next((s for s in samples if len(answers(db, s.id, rater)) < len(QUESTIONS)), None)
+
+
+def means(ratings: Sequence[dict]) -> list[list[str]]:
+    """One row an arm: its name, the mean of each question ("–" without answers), the number of answers."""
+    rows = []
+    for arm in dict.fromkeys(r["arm"] for r in ratings):
+        mine = [r for r in ratings if r["arm"] == arm]
+        cells = []
+        for question in QUESTIONS:
+            values = [r["value"] for r in mine if r["question"] == question]
+            cells.append(f"{sum(values) / len(values):.2f}" if values else "–")
+        rows.append([arm, *cells, str(len(mine))])
+    return rows
+
+
+def form(db: Path, samples: Sequence[Sample], rater: str = "me"):
+    """The form as an ipywidgets box: one sample at a time, five questions, each click saved at once."""
+    import ipywidgets as widgets
+
+    shown, progress = widgets.HTML(), widgets.Label()
+    style = {"description_width": "initial", "button_width": "3em"}
+    asked = {q: widgets.ToggleButtons(options=SCALE, value=None, style=style) for q in QUESTIONS}
+    onward = widgets.Button(description="次へ")
+    state: dict[str, Sample | None] = {"sample": None}
+
+    def show() -> None:
+        state["sample"] = None  # Filling the buttons in is no answer.
+        sample = next_sample(db, samples, rater)
+        given = answers(db, sample.id, rater) if sample else {}
+        for question, buttons in asked.items():
+            buttons.value, buttons.disabled = given.get(question), sample is None
+        done = len(samples) if sample is None else samples.index(sample)
+        shown.value = (
+            dialogue_html(sample.dialogue) if sample else "<p>すべて終わりました。ありがとうございました。</p>"
+        )
+        progress.value = f"{done} / {len(samples)}"
+        state["sample"] = sample
+
+    def saver(question: str):
+        def save(change: dict) -> None:
+            if state["sample"] is not None and change["new"] is not None:
+                save_rating(db, state["sample"].id, rater, question, change["new"])
+
+        return save
+
+    for question, buttons in asked.items():
+        buttons.observe(saver(question), names="value")
+    onward.on_click(lambda _: show())
+    show()
+    lines = [
+        widgets.VBox([widgets.Label(f"{text}（1：まったく　5：とても）"), asked[q]]) for q, text in QUESTIONS.items()
+    ]
+    return widgets.VBox([progress, shown, *lines, onward])
+
+
+def dialogue_html(dialogue: Iterable[tuple[str, str]]) -> str:
+    """Turns as bubbles: the user's on the left, hers on the right; every text is escaped."""
+    bubbles = []
+    for who, text in dialogue:
+        side, colour = ("left", "#eef1f5") if who == "user" else ("right", "#fbe6ee")
+        bubbles.append(
+            f'<div style="text-align:{side};margin:4px 0">'
+            f'<span style="display:inline-block;background:{colour};color:#222;'
+            f'border-radius:10px;padding:6px 10px;max-width:75%;text-align:left;white-space:pre-wrap">'
+            f"{html.escape(text) or '（無言）'}</span></div>"
+        )
+    return f'<div style="max-width:46em">{"".join(bubbles)}</div>'
+
+
+def _open(db: Path) -> sqlite3.Connection:
+    db.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(db)
+    connection.executescript(_SCHEMA)
+    return connection

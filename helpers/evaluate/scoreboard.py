@@ -1,0 +1,119 @@
+"""The scoreboard: arm × metric, each a mean with its interval, and paired differences.
+
+In: rows from `metrics.score`. Out: a `Scoreboard`, as JSON, Markdown, table rows and a forest plot.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from helpers import figures
+from helpers.evaluate.bootstrap import Difference, Interval, holm, interval, paired_difference
+from helpers.evaluate.metrics import METRICS, Row, by_unit
+from helpers.files import write_atomically
+
+# A difference smaller than this would not be noticed by a user; set before any result was seen.
+MINIMUM_DIFFERENCE = 0.05
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`arm` − `baseline` on one metric; `p_holm` is corrected over all comparisons of the scoreboard."""
+
+    arm: str
+    baseline: str
+    metric: str
+    difference: Difference
+    p_holm: float
+
+    @property
+    def verdict(self) -> str:
+        d = self.difference
+        if self.p_holm > 0.05 or d.low <= 0 <= d.high:
+            return "no difference shown"
+        size = "" if abs(d.mean) >= MINIMUM_DIFFERENCE else ", but too small to matter"
+        return ("better" if d.mean > 0 else "worse") + size
+
+
+@dataclass(frozen=True)
+class Scoreboard:
+    """arm → metric → interval, and the comparisons asked for."""
+
+    arms: dict[str, dict[str, Interval]]
+    comparisons: list[Comparison]
+
+    def table(self) -> list[list[str]]:
+        """One row an arm: its name, then "mean [low, high]" for each metric ("–" where none applies)."""
+        return [[arm, *(str(cells.get(m, "–")) for m in METRICS)] for arm, cells in self.arms.items()]
+
+    @property
+    def columns(self) -> list[str]:
+        return ["arm", *METRICS.values()]
+
+    def comparison_table(self) -> list[list[str]]:
+        return [
+            [f"{c.arm} − {c.baseline}", METRICS[c.metric], str(c.difference), f"{c.p_holm:.3g}", c.verdict]
+            for c in self.comparisons
+        ]
+
+    def as_json(self) -> dict:
+        return {
+            "arms": {arm: {m: asdict(i) for m, i in cells.items()} for arm, cells in self.arms.items()},
+            "comparisons": [asdict(c) | {"verdict": c.verdict} for c in self.comparisons],
+            "minimum_difference": MINIMUM_DIFFERENCE,
+        }
+
+    def write(self, path: Path) -> None:
+        write_atomically(path, json.dumps(self.as_json(), indent=1, ensure_ascii=False) + "\n")
+
+
+COMPARISON_COLUMNS = ["arms", "metric", "difference [95 % interval]", "p (Holm)", "verdict"]
+
+
+def scoreboard(
+    rows: Sequence[Row],
+    comparisons: Sequence[tuple[str, str]],
+    draws: int,
+    seed: int,
+    metrics: Sequence[str] = ("persona", "stops"),
+) -> Scoreboard:
+    """Intervals for every arm and metric, and paired differences of `comparisons` (arm, baseline) on `metrics`."""
+    arms: dict[str, dict[str, Interval]] = {}
+    for arm in dict.fromkeys(row.arm for row in rows):
+        units = {metric: by_unit(rows, arm, metric) for metric in METRICS}
+        arms[arm] = {metric: interval(values, draws, seed) for metric, values in units.items() if values}
+    asked = [(arm, base, metric) for arm, base in comparisons for metric in metrics]
+    found = [
+        paired_difference(by_unit(rows, arm, metric), by_unit(rows, base, metric), draws, seed)
+        for arm, base, metric in asked
+    ]
+    corrected = holm([d.p for d in found])
+    return Scoreboard(arms, [Comparison(*a, d, p) for a, d, p in zip(asked, found, corrected, strict=True)])
+
+
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in GitHub's Markdown; `|` and line breaks in cells are made harmless."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(str(c).replace("|", "\\|").replace("\n", " ") for c in r) + " |" for r in lines)
+
+
+def forest_plot(board: Scoreboard):
+    """One panel a metric, arms as rows, a dot for the mean and a line for the interval; returns the figure."""
+    names = list(board.arms)
+    fig, axes = figures.figure(12, 1.1 + 0.42 * len(names), cols=len(METRICS), sharey=True)
+    for ax, (metric, title) in zip(axes, METRICS.items(), strict=True):
+        for row, arm in enumerate(names):
+            if (cell := board.arms[arm].get(metric)) is None:
+                continue
+            colour = figures.COLOURS[row % len(figures.COLOURS)]
+            ax.plot([cell.low, cell.high], [row, row], color=colour, linewidth=3, solid_capstyle="round")
+            ax.plot(cell.mean, row, "o", color=colour, markeredgecolor="white", markersize=8)
+        if metric == "relevance":
+            ax.axvline(0.5, color=figures.INK, linewidth=0.8, linestyle=":")
+        ax.set(xlim=(-0.03, 1.03), xticks=(0, 0.5, 1), xticklabels=("0", ".5", "1"))
+        ax.set_title(title.replace(" ", "\n", 1), fontsize=9)
+        ax.grid(axis="x", color="#e3e6ea")
+    axes[0].set_yticks(range(len(names)), names)
+    axes[0].invert_yaxis()
+    return fig

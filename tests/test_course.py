@@ -1,0 +1,130 @@
+"""The runner: parameters, selection, what is current, one runner at a time, going on after a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import nbformat
+import psutil
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from helpers import course, records, settings
+
+CODE = """
+import time
+from helpers import records, settings
+from helpers.files import write_atomically
+cfg = settings.resolve({stage!r}, globals())
+stage = records.start(cfg)
+{body}
+write_atomically(cfg.folder / "out.txt", str(cfg.seed))
+stage.finish({{}}, ["out.txt"])
+"""
+
+
+@pytest.fixture
+def small_course(tmp_path, monkeypatch):
+    """Two real notebooks in the place of the course's; the second reads the first."""
+    notebooks = tmp_path / "notebooks"
+    notebooks.mkdir()
+    bodies = {
+        "01_data": "(cfg.folder / 'runs').open('a').write('x')",
+        "02_augment": "stage.reads('01_data'); (cfg.folder / 'runs').open('a').write('x'); time.sleep({sleep})",
+    }
+
+    def write(sleep=0):
+        for stage, body in bodies.items():
+            parameters = new_code_cell(
+                "profile = 'auto'\nrun_name = None\nseed = None", metadata={"tags": ["parameters"]}
+            )
+            code = new_code_cell(CODE.format(stage=stage, body=body.format(sleep=sleep)))
+            nb = new_notebook(cells=[parameters, code])
+            nb.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+            nbformat.write(nb, notebooks / f"{stage}.ipynb")
+
+    write()
+    outputs = tmp_path / "outputs"
+    monkeypatch.setattr(settings, "OUTPUTS", outputs)
+    monkeypatch.setattr(course, "OUTPUTS", outputs)
+    monkeypatch.setattr(course, "NOTEBOOKS", notebooks)
+    monkeypatch.setenv("COMPANION_OUTPUTS", str(outputs))
+    return outputs / "smoke", write
+
+
+def _run(*more):
+    return course.main(["run", "--profile", "smoke", "--to", "2", *more])
+
+
+def test_a_finished_stage_is_not_run_again_until_something_changes(small_course, capsys):
+    run, _ = small_course
+    assert _run() == 0
+    assert _run() == 0
+    assert (run / "01_data" / "runs").read_text() == (run / "02_augment" / "runs").read_text() == "x"
+    assert _run("-p", "seed=7") == 0
+    assert (run / "01_data" / "out.txt").read_text() == "7"
+    assert (run / "02_augment" / "runs").read_text() == "xx"
+    assert _run("--only", "2", "-p", "seed=7") == 0
+    assert (run / "01_data" / "runs").read_text() == "xx"
+    (run / "01_data" / "out.txt").write_text("damaged")
+    assert _run("-p", "seed=7") == 0
+    assert (run / "01_data" / "runs").read_text() == "xxx"
+    assert "done before, nothing changed" in capsys.readouterr().out
+    assert course.main(["status", "--run-name", "smoke"]) == 0
+    assert "complete" in capsys.readouterr().out
+
+
+def test_what_cannot_be_done_is_one_sentence_and_an_exit_code(small_course, capsys):
+    for arguments, code, words in (
+        (["run", "-p", "learning_rat=1"], 2, "Did you mean 'learning_rate'?"),
+        (["run", "--profile", "huge"], 2, "There is no profile 'huge'"),
+        (["run", "--from", "9"], 1, "There is no stage '9'"),
+        (["run", "-p", "seed"], 1, "-p takes name=value"),
+        (["report"], 1, "There is no run yet"),
+        (["run", "--profile", "smoke", "--only", "2"], 1, "Stage 01_data of run 'smoke' has not been run"),
+    ):
+        assert course.main(arguments) == code
+        error = capsys.readouterr().err
+        assert words in error and "Traceback" not in error
+
+
+def test_two_runners_do_not_work_on_one_run(small_course, capsys):
+    run, _ = small_course
+    with course.locked(run):
+        assert _run() == 1
+    assert "being worked on by another runner" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGKILL])
+def test_a_killed_runner_leaves_no_process_and_the_next_one_goes_on(small_course, blow):
+    run, write = small_course
+    write(sleep=600)
+    program = (
+        "import pathlib, sys; from helpers import course;"
+        f"course.NOTEBOOKS = pathlib.Path({str(course.NOTEBOOKS)!r});"
+        "sys.exit(course.main(['run', '--profile', 'smoke', '--to', '2']))"
+    )
+    runner = subprocess.Popen([sys.executable, "-c", program], start_new_session=True)
+    runs = run / "02_augment" / "runs"
+    _until(lambda: runs.exists() and runs.read_text() == "x", 120)
+    children = psutil.Process(runner.pid).children(recursive=True)
+    assert children
+    runner.send_signal(blow)
+    runner.wait(timeout=60)
+    _until(lambda: not any(c.is_running() and c.status() != psutil.STATUS_ZOMBIE for c in children), 30)
+    assert json.loads((run / "02_augment" / "run.json").read_text())["status"] == "running"
+    write(sleep=0)
+    assert _run() == 0
+    assert (run / "01_data" / "runs").read_text() == "x"
+    assert records.load(run, "02_augment").record["status"] == "complete"
+
+
+def _until(condition, seconds):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.2)

@@ -1,0 +1,231 @@
+"""The data room: what is set aside, what is replaced, what is kept, and that nothing leaks between the parts."""
+
+import json
+
+import pytest
+
+from helpers.conversations import Conversation, Message, Metadata, read_conversations
+from helpers.data.anonymise import anonymise
+from helpers.data.augmentation import CounterfactualSet, contrast, expand, read_counterfactuals, split_sets
+from helpers.data.intake import TooFewDialogues, take_in
+from helpers.data.quality import check, check_all, japanese_share
+from helpers.data.raw_chats import load_raw_chats
+from helpers.data.register import register_of
+from helpers.data.split import first_turn, split_dialogues
+from helpers.data.statistics import distinct, tokens_read_and_learned
+from helpers.data.wrap import level_for, wrap_with_persona
+from helpers.persona import LEVELS
+from helpers.settings import ROOT
+from helpers.supervision import supervise_all
+
+
+def talk(user: str, reply: str, level: str = "friend", name: str = "x", source: str = "hand") -> Conversation:
+    return Conversation(
+        id=name,
+        messages=[Message(role="user", content=user), Message(role="assistant", content=reply)],
+        metadata=Metadata(affection_level=level, source=source),
+    )
+
+
+@pytest.fixture(scope="module")
+def written() -> list[Conversation]:
+    return read_conversations(ROOT / "data" / "dialogues").conversations
+
+
+@pytest.fixture(scope="module")
+def sets() -> list[CounterfactualSet]:
+    return read_counterfactuals(ROOT / "data" / "counterfactuals").sets
+
+
+def test_quarantine_is_written_even_when_too_few_are_left(tmp_path):
+    good = '{"messages":[{"role":"user","content":"ただいま"},{"role":"assistant","content":"おかえり"}]}'
+    file = tmp_path / "mine.jsonl"
+    file.write_bytes(f"{good}\n{good[:30]}\n".encode() + good.encode("shift_jis"))
+    assert len(take_in(file, 1, tmp_path / "q.jsonl").conversations) == 1
+    (tmp_path / "q.jsonl").unlink()
+    with pytest.raises(TooFewDialogues, match="1 good dialogues.*2 bad lines.*min_dialogues"):
+        take_in(file, 2, tmp_path / "q.jsonl")
+    reasons = [json.loads(line)["reason"] for line in (tmp_path / "q.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert "not JSON" in reasons[0] and "not UTF-8" in reasons[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "entity", "leak"),
+    [
+        ("番号は090-1234-5678だよ", "PHONE", "1234"),
+        ("０９０－１２３４－５６７８に電話して", "PHONE", "１２３４"),
+        ("０３ー１２３４ー５６７８", "PHONE", "１２３４"),
+        ("(03)1234-5678か+81 90 1234 5678", "PHONE", "5678"),
+        ("taro@docomo.ne.jpに送って", "EMAIL", "taro"),
+        ("https://example.org/me を見て", "URL", "example.org"),
+        ("〒150-0041です", "POSTCODE", "150"),
+        ("東京都渋谷区神南１丁目２番３号に住んでる", "ADDRESS", "神南"),
+        ("横浜市青葉区美しが丘1-2-3", "ADDRESS", "美しが丘"),
+        ("カードは4111 1111 1111 1111", "ID_NUMBER", "4111"),
+        ("マイナンバーは123456789012", "ID_NUMBER", "123456789012"),
+        ("@hanako_99 をフォローして", "SOCIAL", "hanako"),
+        ("昨日、三浦先輩が来た", "NAME", "三浦"),
+        ("ケンくんと林さん", "NAME", "ケン"),
+        ("高橋一郎と申します", "NAME", "一郎"),
+    ],
+)
+def test_personal_details_go(text, entity, leak):
+    result = anonymise([text])
+    assert leak not in result.texts[0]
+    assert set(result.counts) == {entity}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "さくらちゃん、さくらさん",
+        "お客さんと皆さんとお母さんと店員さんと赤ちゃん",
+        "たくさん食べた。お疲れ様、神様",
+        "それを聞くんだ。ちゃんと言って。許さん",
+        "8:12に着いて、15分待って、2026-11-22に3-1で勝った。100000円、1丁目の角",
+    ],
+)
+def test_ordinary_words_stay(text):
+    assert anonymise([text]).texts == [text]
+
+
+def test_the_same_thing_keeps_its_stand_in_and_others_get_their_own():
+    texts = anonymise(
+        ["田中さんの電話は090-1234-5678", "田中が？ ０９０１２３４５６７８？ 山口さんは03-1111-2222"]
+    ).texts
+    name = texts[0].split("さん")[0]
+    assert texts[1].startswith(f"{name}が") and texts[1].count("090-0000-0001") == 1 and "090-0000-0002" in texts[1]
+    assert "田中" not in "".join(texts) and f"{name}さんは" not in texts[1]
+
+
+def test_wrapping_chooses_the_level_from_the_register():
+    assert level_for("はじめまして", "はじめまして、うれしいです") == "stranger"
+    assert level_for("元気？", "元気ですよ") == "acquaintance"
+    assert level_for("元気？", "元気だよ") == "friend"
+
+
+def test_register_ignores_quotes_and_lookalikes():
+    assert register_of("おいしいですね") == "polite"
+    assert (
+        register_of("「おいしいです」って言ってた")
+        == register_of("CMの尺でするんだ")
+        == register_of("ますます好き")
+        == "plain"
+    )
+
+
+@pytest.mark.parametrize(
+    ("rule", "conversation"),
+    [
+        ("assistant_voice", talk("ねえ", "何かお手伝いできますか")),
+        ("register", talk("ねえ", "どうしたの、聞くよ", "stranger")),
+        ("register", talk("ねえ", "どうしましたか", "lover")),
+        ("language", talk("ねえ", "That is very nice, isn't it よ")),
+        ("length", talk("ねえ", "うん、" * 100)),
+        ("mojibake", talk("ねえ", "そうだ\ufffdよね")),
+        ("mojibake", talk("ねえ", "もっ\u200b\u200bと話してよ")),
+        ("puppeteering", talk("ねえ", "どうしたの\nあなた：疲れた")),
+        ("dictionary", talk("心理学って何？", "心を研究する学問である。")),
+        ("dictionary", talk("作者は誰？", "トーマス・ピンチョン。")),
+        ("out_of_character", talk("おなかすいた", "電源があれば平気だよ")),
+        ("echo", talk("こんにちは", "こんにちは！")),
+        ("translated", talk("元気？", "あなたは元気なの？", source="chatterbot-corpus")),
+        ("voice", talk("元気？", "株を低く買って高く売る。", source="chatterbot-corpus")),
+    ],
+)
+def test_each_rule_speaks_against_what_it_is_for(rule, conversation, card):
+    assert rule in {reason.rule for reason in check(conversation, card)}
+
+
+def test_saying_that_she_is_an_ai_is_right_if_asked(card):
+    assert not check(talk("真面目に聞くけど、AIなの？", "AIだよ。ちゃんと聞いてくれたから、ちゃんと言うね"), card)
+    assert check(talk("おなかすいた", "私はAIだから食べないよ"), card)
+
+
+def test_a_second_telling_is_a_duplicate(card):
+    one, two = (
+        talk("ただいま", "おかえり、遅かったね", name="a"),
+        talk("ただいま！", "おかえり、遅かったね。", name="b"),
+    )
+    first, second = check_all([one, two], card)
+    assert first.passes and [r.rule for r in second.reasons] == ["duplicate"] and "a" in second.reasons[0].detail
+
+
+def test_what_people_wrote_passes_and_most_of_the_raw_corpus_does_not(written, sets, card):
+    by_hand = check_all([*written, *(c for s in sets for c in expand(s))], card)
+    assert sum(v.passes for v in by_hand) >= 0.98 * len(by_hand)
+    raw = check_all([wrap_with_persona(chat) for chat in load_raw_chats()], card)
+    assert len(raw) > 500 and sum(v.passes for v in raw) < 0.1 * len(raw)
+
+
+def test_japanese_share_counts_letters_only():
+    assert japanese_share("そうだね😊 12時！") == 1.0
+    assert japanese_share("hello") == 0.0
+
+
+def test_a_sample_of_raw_chats_is_seeded():
+    assert load_raw_chats(20, seed=1) == load_raw_chats(20, seed=1) != load_raw_chats(20, seed=2)
+
+
+def test_split_is_stratified_seeded_and_without_leaks(written):
+    twin = written[0].model_copy(update={"id": "twin"})
+    one = split_dialogues([*written, twin], 0.1, 0.1, seed=42)
+    again = split_dialogues([twin, *reversed(written)], 0.1, 0.1, seed=42)
+    assert (
+        {c.id for c in one.test}
+        == {c.id for c in again.test}
+        != {c.id for c in split_dialogues(written, 0.1, 0.1, 7).test}
+    )
+    assert len(one.train) + len(one.validation) + len(one.test) == len(written) + 1
+    for side in (one.validation, one.test):
+        assert {c.metadata.affection_level for c in side} == set(LEVELS)
+    turns = [{first_turn(c) for c in side} for side in (one.train, one.validation, one.test)]
+    assert not turns[0] & turns[1] and not turns[0] & turns[2] and not turns[1] & turns[2]
+
+
+def test_shares_that_leave_nothing_are_refused(written):
+    with pytest.raises(ValueError, match="nothing to train on"):
+        split_dialogues(written, 0.5, 0.5, 0)
+
+
+def test_counterfactual_sets_differ_in_reply_and_condition(sets, card):
+    assert contrast(["同じ返事だよ"] * 6) == 0.0
+    for s in sets:
+        conversations = expand(s)
+        assert contrast([c.replies[0] for c in conversations]) > 0.5
+        assert len({c.chat(card)[0]["content"] for c in conversations}) == len(conversations)
+    level = next(s for s in sets if s.axis == "level")
+    assert [c.id for c in expand(level)] == [f"{level.id}-{name}" for name in LEVELS]
+
+
+def test_held_out_sets_are_whole_and_reserved_turns_stay_out_of_training(sets):
+    taken = first_turn(expand(next(s for s in sets if s.axis == "emotion"))[0])
+    train, kept = split_sets(sets, seed=42, held_out={taken})
+    assert [sum(s.axis == axis for s in kept) for axis in ("level", "memory", "emotion")] == [2, 2, 1]
+    assert not {s.user for s in train} & {s.user for s in kept} and len(train) + len(kept) == len(sets)
+
+
+def test_a_bad_set_is_set_aside_with_its_reason(tmp_path):
+    same = {"affection_level": "friend", "content": "うん"}
+    bad = {"id": "a", "axis": "level", "user": "ねえ", "replies": [same, same]}
+    (tmp_path / "sets.jsonl").write_text(json.dumps(bad, ensure_ascii=False) + "\n{oops\n", encoding="utf-8")
+    reading = read_counterfactuals(tmp_path)
+    assert not reading.sets and [b.line for b in reading.quarantine] == [1, 2]
+    assert "two replies stand at the same level" in reading.quarantine[0].reason
+
+
+def test_scenarios_of_the_evaluation_are_in_no_training_turn(written, sets):
+    lines = (ROOT / "data" / "scenarios" / "sakura.jsonl").read_text(encoding="utf-8").splitlines()
+    asked = {turn for line in lines for turn in json.loads(line)["user_turns"] if len(turn) > 8}
+    assert not asked & ({m.content for c in written for m in c.messages} | {s.user for s in sets})
+
+
+def test_statistics_count_what_they_say(tokenizer, written, card):
+    assert distinct([[1, 2, 1, 2]], 1) == 0.5 and distinct([[1, 2, 1, 2]], 2) == pytest.approx(2 / 3)
+    rows = supervise_all(tokenizer, written[:3], card)
+    total, learned = tokens_read_and_learned(rows)
+    assert (
+        total == sum(len(r.input_ids) for r in rows)
+        and learned == sum(len(r.supervised) for r in rows)
+        and 0 < learned < total
+    )

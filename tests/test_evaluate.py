@@ -1,0 +1,467 @@
+"""The evaluation's own evaluation: rules and metrics point the right way, intervals cover, nothing is asked twice."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from helpers.conversations import Conversation, Message, read_conversations
+from helpers.evaluate import bootstrap, metrics, persona_rules, questionnaire, report
+from helpers.evaluate.arms import Arm, Evaluation
+from helpers.evaluate.persona_rules import Situation, check
+from helpers.evaluate.scenarios import Scenario, leaks, read_scenarios
+from helpers.evaluate.scoreboard import forest_plot, markdown_table, scoreboard
+from helpers.figures import save
+from helpers.generation import Reply
+from helpers.persona import system_prompt
+from helpers.settings import ROOT
+
+SCENARIOS = ROOT / "data" / "scenarios"
+
+
+@pytest.fixture(scope="module")
+def scenarios(card) -> list[Scenario]:
+    return read_scenarios(SCENARIOS, card).scenarios
+
+
+# --- scenarios
+
+
+def test_project_scenarios_are_all_usable_and_enough(card):
+    reading = read_scenarios(SCENARIOS, card)
+    assert len(reading.scenarios) >= 30 and not reading.quarantine
+    assert {s.affection_level for s in reading.scenarios} == set(card.levels)
+
+
+def test_no_scenario_is_in_what_she_learns_from(scenarios):
+    """Also not in the counterfactual and preference data."""
+    read = read_conversations(ROOT / "data" / "dialogues").conversations
+    assert leaks(scenarios, read) == []
+    turns = {turn for s in scenarios for turn in s.user_turns}
+    for file in [
+        *(ROOT / "data" / "counterfactuals").glob("*.jsonl"),
+        *(ROOT / "data" / "preferences").glob("*.jsonl"),
+    ]:
+        assert not [turn for turn in turns if turn in file.read_text(encoding="utf-8")]
+
+
+def test_a_leak_is_seen_through_width_and_punctuation(scenarios):
+    messages = [Message(role="user", content="段ボール まだ１２個ある!"), Message(role="assistant", content="うん")]
+    scenario = scenarios[0].model_copy(update={"user_turns": ["段ボール、まだ12個ある"]})
+    assert leaks([scenario], [Conversation(id="c", messages=messages)]) == [
+        (scenario.id, "段ボール、まだ12個ある", "c")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"{not json", "not JSON"),
+        ("{}".encode("utf-16"), "not UTF-8"),
+        (b"[1]", "valid dictionary"),
+        (b'{"id": "x"}', "situation: Field required"),
+        ("affection_level", "affection_level"),
+        ("emotions", "Unknown emotion"),
+        ("user_turns", "user_turns"),
+        ("memory_cues", "no memories"),
+        ("same", "used before"),
+    ],
+)
+def test_a_bad_line_is_set_aside_with_its_reason(tmp_path, card, scenarios, line, reason):
+    good = scenarios[2].model_dump()
+    broken = {"affection_level": "wife", "emotions": ["grumpy"], "user_turns": [" "], "memory_cues": ["海"], "same": 0}
+    if isinstance(line, str):
+        changed = {line: broken[line]} if line != "same" else {}
+        line = json.dumps(good | ({"id": "other"} if changed else {}) | changed).encode()
+    (tmp_path / "s.jsonl").write_bytes(json.dumps(good).encode() + b"\n" + line.replace(b"\n", b"") + b"\n")
+    reading = read_scenarios(tmp_path, card)
+    assert [s.id for s in reading.scenarios] == [good["id"]]
+    assert reading.quarantine[0].line == 2 and reason in reading.quarantine[0].reason
+
+
+def test_nothing_usable_is_one_sentence_that_says_where(tmp_path, card):
+    (tmp_path / "s.jsonl").write_text("{}\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"s\.jsonl, line 1: id: Field required"):
+        read_scenarios(tmp_path, card)
+    with pytest.raises(FileNotFoundError, match="no scenarios at"):
+        read_scenarios(tmp_path / "missing", card)
+
+
+# --- persona rules
+
+LONG = "今日はね、朝からずっと雨の音を聞きながら卒論を書いてたんだけど、" * 5
+AT_FRIEND = Situation("friend", ("駅前で変な看板を見つけちゃったよ",), ("それ、どこで売ってるの？",), "")
+AT_STRANGER = Situation("stranger", ("はじめまして",), (), "")
+
+CONTRASTS = [
+    ("first_person", "私はプリン派かな。", "俺はプリン派かな。"),
+    ("first_person", "私もそう思うよ", "あたしもそう思うよ"),
+    ("assistant_voice", "何でも聞くよ。", "何かお手伝いできますか、聞くよ。"),
+    ("assistant_voice", "うれしいな、話して。", "言語モデルだから、うれしいとかはないよ。"),
+    ("preachy", "早く寝たほうが楽かもね。", "早く寝るべきだよ、それは。早く寝るべきだ。"),
+    ("preachy", "水、飲んだ？", "水分を補給することが大切です"),
+    ("markup", "まず水、それから靴下。", "1. 水\n2. 靴下"),
+    ("markup", "それ、いいね", "**それ**、いいね"),
+    ("speaking_for_user", "それで、どうなったの？", "それで？\nユーザー：転んだ\nさくら：え"),
+    ("speaking_for_user", "うん、聞くよ", "うん、聞くよ\nuser\n実はね"),
+    ("language", "今日は雨だね。プリン食べよ。", "It is raining today, let us eat pudding ね"),
+    ("language", "大丈夫？", "别担心，我会一直陪着你，今天辛苦了，早点休息"),
+    ("emoji", "いいね😊", "いいね😊✨"),
+    ("emoji", "やった👩‍🎓", "やった😊😊😊"),
+    ("length", "おかえり。", LONG),
+    ("no_echo", "看板、写真ある？", "駅前で変な看板を見つけちゃったよ"),
+    ("no_echo", "売ってるなら買うよ", "それ、どこで売ってるの？"),
+    ("register", "それは困るね。写真ある？", "それは困りますね。写真はありますか？"),
+    ("register", "「大丈夫です」って言っちゃったの？", "大丈夫ですよ！"),
+]
+
+
+@pytest.mark.parametrize(("rule", "keeps", "breaks"), CONTRASTS)
+def test_a_rule_tells_a_good_reply_from_a_bad_one(card, rule, keeps, breaks):
+    assert check(keeps, AT_FRIEND, card)[rule]
+    assert not check(breaks, AT_FRIEND, card)[rule]
+
+
+def test_every_rule_has_a_contrast():
+    assert {rule for rule, *_ in CONTRASTS} == set(persona_rules.RULES)
+
+
+@pytest.mark.parametrize(
+    ("keeps", "breaks"),
+    [
+        ("はじめまして、さくらです。雨の音、お好きですか？", "はじめまして、さくら。雨の音、好き？"),
+        ("お疲れさまでした。ゆっくり休んでくださいね。", "お疲れ。ゆっくり休んでね。"),
+        ("それは驚きますよね…！", "それは驚くよね…！"),
+    ],
+)
+def test_a_stranger_is_spoken_to_politely(card, keeps, breaks):
+    assert check(keeps, AT_STRANGER, card)["register"]
+    assert not check(breaks, AT_STRANGER, card)["register"]
+
+
+def test_reading_the_system_prompt_aloud_is_an_echo(card):
+    prompt = system_prompt(card)
+    situation = Situation("friend", ("誰？",), (), prompt)
+    assert not check(prompt.splitlines()[0], situation, card)["no_echo"]
+    assert check("さくらだよ。プリン食べてた。", situation, card)["no_echo"]
+
+
+@pytest.mark.parametrize("empty", ["", "  \n", "…", "😊"])
+def test_silence_keeps_no_rule(card, empty):
+    assert persona_rules.persona_consistency(empty, AT_FRIEND, card) == 0
+
+
+def test_hand_written_replies_keep_the_rules(card):
+    """The rules are right about the people who wrote her: no rule may be broken by more than 2 % of their replies."""
+    broken, replies = dict.fromkeys(persona_rules.RULES, 0), 0
+    for conversation in read_conversations(ROOT / "data" / "dialogues").conversations:
+        turns = [m.content for m in conversation.messages]
+        prompt = conversation.chat(card)[0]["content"]
+        for i in range(1, len(turns), 2):
+            situation = Situation(conversation.metadata.affection_level, turns[0:i:2], turns[1:i:2], prompt)
+            replies += 1
+            for rule, kept in check(turns[i], situation, card).items():
+                broken[rule] += not kept
+    assert max(broken.values()) <= 0.02 * replies, broken
+
+
+@pytest.mark.parametrize(("reply", "right"), [("さくらだよ", True), ("２２歳です", True), ("ひみつ", False)])
+def test_probe_answers(reply, right):
+    assert persona_rules.answers_probe(reply, ["さくら", "22"]) is right
+
+
+# --- metrics
+
+EMOTION_PAIRS = [
+    ("joy", "えっ、ほんとに！おめでとう、うれしいよ😊", "了解。資料は明日提出。"),
+    ("joy", "やったー！自分のことみたいにうれしい！", "それは残念だったね、悲しい。"),
+    ("comfort", "それはつらかったね…。今日はもう何もしなくていいよ。", "次回は事前に確認する。"),
+    ("comfort", "そっか、しんどかったね。そばにいるからね。", "やったー！最高だね！"),
+    ("anger", "は？それはひどい、私も腹立つよ！", "石の重さは何グラム。"),
+    ("anger", "むかつく！許せないよ、それ", "よかったね、楽しそう"),
+    ("affection", "…うん、大好きだよ。照れるな。", "その件は承知した。"),
+    ("calm", "落ち着いて、まずゆっくり息しよ。大丈夫だよ。", "大変だ！どうしよう！急いで！"),
+    ("surprise", "えっ！？びっくりした、すごいね！", "そうか。次の予定を確認する。"),
+    ("apology", "ほんとにごめんね…、私が悪かったよ。", "しみは仕様なので問題ない。"),
+]
+
+
+@pytest.mark.parametrize(("call", "better", "worse"), EMOTION_PAIRS)
+def test_expressiveness_prefers_the_reply_that_feels_with_him(card, call, better, worse):
+    assert metrics.expressiveness([better], call, card) > metrics.expressiveness([worse], call, card)
+
+
+def test_running_on_earns_no_expressiveness(card):
+    flat = "資料は明日提出。" * 20
+    assert metrics.expressiveness([flat + "大好き！うれしいよ😊"], "affection", card) == metrics.expressiveness(
+        [flat], "affection", card
+    )
+
+
+@pytest.mark.parametrize(
+    ("better", "worse"),
+    [
+        ("今日は雨だから、傘を持って出かけたよ。", "今日は雨だから今日は雨だから今日は雨だから"),
+        ("プリン、固めがいいな。", "プリンプリンプリンプリン"),
+        ("それ、いつの話？もう少し聞かせて。", "それそれそれそれそれそれそれ"),
+        ("大学の近くの坂で猫に会ったの。", "The cat was on the 坂 near the university."),
+        ("明日の朝は早いから、もう寝るね。", "明日 tomorrow morning 早い sleep now ね"),
+        ("おつかれさま。ほうじ茶いれるね。", ""),
+        ("ベランダのバジルが伸びてきたんだよ。", "。。。。。！！！！"),
+    ],
+)
+def test_fluency_prefers_what_is_no_loop_and_japanese(better, worse):
+    assert metrics.fluency(better) > metrics.fluency(worse)
+
+
+RELEVANCE_PAIRS = [
+    ("財布を駅のトイレに落として、現金だけ抜かれてた", "現金だけ抜くなんてひどい。交番にはもう言った？"),
+    ("前髪を切られすぎて、明日から帽子で生きてく", "短い前髪、見てみたいな。帽子で隠すのもったいないよ。"),
+    ("上の階が夜中に家具を引きずってうるさい", "夜中の二時に家具は迷惑すぎるよ。管理会社は何て？"),
+    ("初めて献血に行ったら針が太くて怖かった", "献血えらいね。針、痛くなかった？"),
+    ("合唱のソロに選ばれたけどまだ誰にも言ってない", "ソロなんてすごい。歌、聴きに行っていい？"),
+    ("ベランダでキジバトの卵がかえった", "ひな、ふわふわ？鳩のお母さんもほっとしてるかな。"),
+    ("博物館で土偶をずっと見てた", "土偶の前でぼーっとするの、いい休みの使い方だね。"),
+    ("湯のみを作るつもりが植木鉢になった陶芸体験", "陶芸いいなあ。その植木鉢、私にちょうだい。"),
+]
+
+
+def test_relevance_ranks_the_right_reply_above_a_shuffled_one():
+    contexts, replies = zip(*RELEVANCE_PAIRS, strict=True)
+    right = metrics.relevance(replies, range(len(replies)), contexts)
+    shuffled = metrics.relevance(replies, [(i + 3) % len(replies) for i in range(len(replies))], contexts)
+    assert (right > shuffled).all() and right.mean() > 0.9 and shuffled.mean() < 0.6
+
+
+def test_a_raw_cosine_does_not_separate_right_from_wrong():
+    contexts, replies = zip(*RELEVANCE_PAIRS, strict=True)
+    similarity = metrics.embed(replies) @ metrics.embed(contexts).T
+    right = np.diag(similarity)
+    wrong = similarity[~np.eye(len(replies), dtype=bool)]
+    assert right.min() < wrong.max() and right.mean() - wrong.mean() < 0.1
+
+
+def test_ranks_of_a_known_case():
+    similarity = np.array([[0.9, 0.1, 0.2], [0.5, 0.5, 0.5], [0.8, 0.7, 0.1]])
+    assert metrics.context_ranks(similarity, [0, 1, 2]).tolist() == [1.0, 0.5, 0.0]
+
+
+def test_silence_is_not_relevant():
+    assert metrics.relevance(["", "雨だね"], [0, 1], ["雨", "傘"])[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("reply", "used"),
+    [
+        ("やっと川のそばに住めたね", True),
+        ("夢だったもんね", True),
+        ("夢が叶ったね", True),
+        ("しゃもじ四本は笑う", False),
+        ("水の音、いいね", False),
+        ("おつかれさま", False),
+    ],
+)
+def test_memory_use(scenarios, reply, used):
+    assert metrics.uses_memory(["へえ", reply], scenarios[0]) is used
+
+
+def test_a_cue_that_the_user_says_himself_does_not_count(scenarios):
+    scenario = scenarios[0].model_copy(update={"memory_cues": ["しゃもじ"]})
+    assert metrics.uses_memory(["しゃもじ！"], scenario) is None
+
+
+# --- bootstrap
+
+
+def test_the_interval_covers_as_often_as_it_says():
+    random = np.random.default_rng(0)
+    hits = 0
+    for trial in range(200):
+        centres = random.normal(0.6, 0.1, size=40)
+        units = {str(i): list(c + random.normal(0, 0.05, size=3)) for i, c in enumerate(centres)}
+        found = bootstrap.interval(units, draws=400, seed=trial)
+        hits += found.low <= 0.6 <= found.high
+    assert 0.90 <= hits / 200 <= 0.985
+
+
+def test_scenarios_are_drawn_whole():
+    """Three copies of the same reply in a scenario are no more evidence than one."""
+    once = {str(i): [i % 2] for i in range(20)}
+    thrice = {unit: values * 3 for unit, values in once.items()}
+    assert bootstrap.interval(once, 500, 1) == bootstrap.interval(thrice, 500, 1)
+
+
+def test_the_bootstrap_repeats_with_its_seed():
+    units = {str(i): [i / 10] for i in range(10)}
+    assert bootstrap.interval(units, 300, 7) == bootstrap.interval(units, 300, 7)
+    assert bootstrap.interval(units, 300, 7) != bootstrap.interval(units, 300, 8)
+
+
+def test_pairing_sees_what_unpaired_intervals_cannot():
+    a = {str(i): [i / 20 + 0.03] for i in range(20)}
+    b = {str(i): [i / 20] for i in reversed(range(20))}
+    difference = bootstrap.paired_difference(a, b, 500, 0)
+    assert difference.low == pytest.approx(0.03) and difference.high == pytest.approx(0.03)
+    assert bootstrap.interval(a, 500, 0).low < bootstrap.interval(b, 500, 0).high
+    with pytest.raises(ValueError, match="same scenarios"):
+        bootstrap.paired_difference(a, {"0": [1.0]}, 500, 0)
+
+
+def test_holm():
+    assert bootstrap.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+
+
+# --- arms, end to end
+
+
+class Fake:
+    """A batch function with two kinds of speaker that counts what it was asked; it can fail at a call."""
+
+    def __init__(self, good: bool, fail_at: int | None = None):
+        self.good, self.fail_at, self.calls, self.chats = good, fail_at, 0, []
+
+    def __call__(self, chats, *, max_tokens, temperature, seed):
+        self.calls += 1
+        if self.calls == self.fail_at:
+            raise KeyboardInterrupt
+        self.chats += chats
+        if self.good:
+            return [Reply(f"「{c[-1]['content'][:12]}」って、ほんとに？びっくりした…", True, 9) for c in chats]
+        return [Reply("アシスタントです。" * 17, False, max_tokens) for _ in chats]
+
+
+@pytest.fixture
+def evaluation(tmp_path, card, scenarios) -> Evaluation:
+    return Evaluation(card, scenarios[:4], tmp_path, samples=2, max_tokens=8, temperature=0.7, seed=1)
+
+
+def test_an_arm_hears_its_own_replies_and_bare_has_no_system_prompt(evaluation):
+    for prompt in ("bare", "persona"):
+        fake = Fake(good=True)
+        evaluation.play(Arm(prompt, "m", prompt), fake)
+        roles = {tuple(m["role"] for m in chat) for chat in fake.chats}
+        start = ("system",) if prompt == "persona" else ()
+        turns = [("user",), ("user", "assistant", "user"), ("user", "assistant", "user", "assistant", "user")]
+        assert roles == {start + t for t in turns}
+        longest = max(fake.chats, key=len)
+        assert longest[-2]["content"].startswith("「")
+
+
+def test_an_interrupted_evaluation_repeats_no_answered_turn(evaluation):
+    arm = Arm("base", "m", "persona")
+    first = Fake(good=True, fail_at=3)
+    with pytest.raises(KeyboardInterrupt):
+        evaluation.play(arm, first)
+    assert not evaluation.complete(arm)
+    second = Fake(good=True)
+    transcripts = evaluation.play(arm, second)
+    asked = [json.dumps(chat) for chat in first.chats + second.chats]
+    conversations = 2 * (4 * 3 + 2 * len(evaluation.card.probes))
+    assert len(asked) == conversations == sum(len(t.replies) for t in transcripts)
+    third = Fake(good=True)
+    assert evaluation.complete(arm) and evaluation.play(arm, third) == transcripts and third.calls == 0
+
+
+def test_other_weights_or_settings_void_the_transcripts(evaluation):
+    evaluation.play(Arm("lora", "m", "persona", "a"), Fake(good=True))
+    assert evaluation.complete(Arm("lora", "m", "persona", "a"))
+    assert not evaluation.complete(Arm("lora", "m", "persona", "b"))
+
+
+def test_a_short_batch_is_refused(evaluation):
+    with pytest.raises(ValueError, match="gave 0 replies to 14 chats"):
+        evaluation.play(Arm("base", "m", "bare"), lambda chats, **_: [])
+
+
+@pytest.fixture(scope="module")
+def played(card, scenarios, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("played")
+    evaluation = Evaluation(card, scenarios[:4], folder, samples=1, max_tokens=8, temperature=0.7, seed=1)
+    transcripts = {
+        "good": evaluation.play(Arm("good", "m", "persona"), Fake(good=True)),
+        "bad": evaluation.play(Arm("bad", "m", "bare"), Fake(good=False)),
+    }
+    rows = metrics.score([t for ts in transcripts.values() for t in ts], evaluation.scenarios, evaluation.card)
+    return transcripts, rows, scoreboard(rows, [("good", "bad")], draws=200, seed=0)
+
+
+def test_the_scoreboard_sees_the_difference(played):
+    _, _, board = played
+    good, bad = board.arms["good"], board.arms["bad"]
+    assert set(good) == set(metrics.METRICS)
+    assert good["stops"].mean == 1 and bad["stops"].mean == 0
+    assert good["persona"].low > bad["persona"].high and good["fluency"].low > bad["fluency"].high
+    assert good["persona"].n == 4 and good["probes"].n == 5
+    assert all(c.low <= c.mean <= c.high for cells in board.arms.values() for c in cells.values())
+    assert [c.verdict for c in board.comparisons] == ["better", "better"]
+    assert json.loads(json.dumps(board.as_json()))["arms"]["good"]["persona"]["mean"] == good["persona"].mean
+    assert len(board.table()[0]) == len(board.columns)
+
+
+def test_the_report_stands_alone_and_has_every_arm(played, scenarios, tmp_path):
+    transcripts, rows, board = played
+    save(forest_plot(board), tmp_path / "scoreboard.png")
+    report.write_report(tmp_path, "A <b>title</b>", ["profile smoke"], board, rows, transcripts, scenarios[:4], [])
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    text = (tmp_path / "REPORT.md").read_text(encoding="utf-8")
+    assert not re.search(r"(?:src|href)=\"(?!data:)|https?://|@import|url\(", page)
+    assert "&lt;b&gt;" in page and "No answers yet" in page and "data:image/png;base64," in page
+    for arm in transcripts:
+        assert f"<td>{arm}</td>" in page and f"| {arm} |" in text
+    worst = report.worst_replies(rows, scenarios)
+    assert worst[0][0] == "bad" and "assistant_voice" in worst[0][-1]
+    assert [float(r[5]) for r in worst] == sorted(float(r[5]) for r in worst)
+
+
+def test_markdown_cells_cannot_break_the_table():
+    assert markdown_table(["a"], [["x|y\nz"]]).splitlines()[-1] == "| x\\|y z |"
+
+
+# --- questionnaire
+
+
+def test_samples_hide_their_arm_and_answers_resume(played, tmp_path):
+    transcripts, _, _ = played
+    db = tmp_path / "ratings.sqlite"
+    everything = [t for ts in transcripts.values() for t in ts]
+    samples = questionnaire.blind(everything, db, seed=0, per_arm=2)
+    assert len(samples) == 4 and not any("good" in s.id or "bad" in s.id for s in samples)
+    first = questionnaire.next_sample(db, samples, "a")
+    for question in questionnaire.QUESTIONS:
+        assert questionnaire.next_sample(db, samples, "a") == first
+        questionnaire.save_rating(db, first.id, "a", question, 4)
+    again = questionnaire.blind(everything, db, seed=0, per_arm=2)
+    assert again == samples and questionnaire.next_sample(db, again, "a") == samples[1]
+    assert questionnaire.next_sample(db, again, "b") == first
+    questionnaire.save_rating(db, first.id, "a", "overall", 2)
+    ratings = questionnaire.load_ratings(db)
+    assert len(ratings) == 5 and {r["value"] for r in ratings if r["question"] == "overall"} == {2}
+    assert ratings[0]["arm"] in transcripts and questionnaire.means(ratings)[0][-1] == "5"
+
+
+@pytest.mark.parametrize(("question", "value"), [("overall", 0), ("overall", 6), ("beauty", 3)])
+def test_wrong_answers_are_refused(tmp_path, question, value):
+    with pytest.raises(ValueError, match=r"rating|question"):
+        questionnaire.save_rating(tmp_path / "r.sqlite", "s", "me", question, value)
+
+
+def test_the_form_saves_each_click_and_goes_on(played, tmp_path):
+    import ipywidgets
+
+    transcripts, _, _ = played
+    db = tmp_path / "ratings.sqlite"
+    samples = questionnaire.blind([t for ts in transcripts.values() for t in ts], db, seed=0, per_arm=1)
+    box = questionnaire.form(db, samples)
+    buttons = [line.children[1] for line in box.children if isinstance(line, ipywidgets.VBox)]
+    buttons[0].value = 5
+    assert questionnaire.answers(db, samples[0].id, "me") == {"character": 5}
+    for toggle in buttons[1:]:
+        toggle.value = 3
+    box.children[-1].click()
+    assert box.children[0].value == f"1 / {len(samples)}" and buttons[0].value is None
+    assert questionnaire.answers(db, samples[1].id, "me") == {}
+
+
+def test_dialogues_are_escaped():
+    assert "<script>" not in questionnaire.dialogue_html([("her", "<script>")])

@@ -1,0 +1,119 @@
+"""Hallway: schema and quarantine, persona card, settings, run records, files."""
+
+import json
+
+import pytest
+
+from helpers import records, settings
+from helpers.conversations import Conversation, read_conversations
+from helpers.files import whole_folder, write_atomically
+from helpers.persona import LEVELS, PersonaCard, load_persona, system_prompt
+
+TURNS = [{"role": "user", "content": "やあ"}, {"role": "assistant", "content": "おはよ"}]
+
+
+def test_bad_lines_are_set_aside_with_reasons_and_good_ones_kept(tmp_path):
+    good = json.dumps({"id": "a", "messages": TURNS}, ensure_ascii=False).encode()
+    lines = {
+        "JSON": b'{"id": "b", "messages": [',
+        "UTF-8": json.dumps({"id": "c", "messages": TURNS}, ensure_ascii=False).encode("cp932"),
+        "role": b'{"messages": [{"role": "bot", "content": "x"}, {"role": "assistant", "content": "y"}]}',
+        "empty": b'{"messages": [{"role": "user", "content": " "}, {"role": "assistant", "content": "y"}]}',
+        "where assistant's was due": json.dumps({"messages": [TURNS[0], TURNS[0]]}).encode(),
+        "reply is missing": json.dumps({"messages": [*TURNS, TURNS[0]]}).encode(),
+        "used before": good,
+    }
+    (tmp_path / "x.jsonl").write_bytes(b"\n".join([good, *lines.values()]))
+    reading = read_conversations(tmp_path)
+    assert [c.id for c in reading.conversations] == ["a"]
+    assert [b.line for b in reading.quarantine] == list(range(2, 9))
+    for needle, bad in zip(lines, reading.quarantine, strict=True):
+        assert needle in bad.reason, bad.reason
+
+
+def test_the_guides_nested_document_is_read(tmp_path):
+    meta = {"affection_level": "close_friend", "topics": ["仕事"], "emotions": ["sad", "supportive"]}
+    document = {"conversations": [{"system": "あなたはさくら。", "messages": TURNS, "metadata": meta}]}
+    (tmp_path / "guide.json").write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
+    (conversation,) = read_conversations(tmp_path / "guide.json").conversations
+    assert conversation.chat(load_persona())[0] == {"role": "system", "content": "あなたはさくら。"}
+    assert conversation.metadata.affection_level == "close_friend"
+
+
+def test_reading_nothing_is_one_sentence(tmp_path):
+    with pytest.raises(FileNotFoundError, match="There are no conversations"):
+        read_conversations(tmp_path / "nowhere.jsonl")
+
+
+def test_every_hand_written_dialogue_is_sound(card):
+    reading = read_conversations(settings.ROOT / "data" / "dialogues")
+    assert not reading.quarantine
+    assert len(reading.conversations) >= 120
+    for c in reading.conversations:
+        assert set(c.metadata.emotions) <= set(card.emotions), c.id
+        assert all(len(reply) <= card.max_reply_chars for reply in c.replies), c.id
+    replies = [r for c in reading.conversations for r in c.replies if len(r) > 6]
+    assert len(set(replies)) == len(replies)
+    assert {c.metadata.affection_level for c in reading.conversations} == set(LEVELS)
+
+
+def test_system_prompt_differs_by_level_emotion_and_memory_and_by_nothing_else(card):
+    prompts = {system_prompt(card, level) for level in LEVELS}
+    assert len(prompts) == len(LEVELS)
+    base = system_prompt(card, "friend")
+    assert system_prompt(card, "friend", "sad").startswith(base)
+    assert "犬の名前はモカ" in system_prompt(card, "friend", None, ["犬の名前は\nモカ"]).splitlines()[-1].replace(
+        " ", ""
+    )
+    with pytest.raises(ValueError, match="enemy"):
+        system_prompt(card, "enemy")
+
+
+def test_a_persona_under_age_is_refused(card):
+    with pytest.raises(ValueError, match="age"):
+        PersonaCard.model_validate(card.model_dump(by_alias=True) | {"age": 17})
+
+
+def test_unknown_parameters_are_errors_with_the_nearest_name():
+    with pytest.raises(settings.UnknownParameter, match="learning_rate"):
+        settings.resolve("03_lora", {"profile": "smoke", "In": ["# Parameters\nlearning_rat = 1.0\n"]})
+    with pytest.raises(settings.UnknownParameter, match="no profile"):
+        settings.resolve("03_lora", {"profile": "huge"})
+
+
+def test_a_parameter_left_at_none_has_the_profiles_value():
+    cfg = settings.resolve("03_lora", {"profile": "smoke", "lora_r": None, "epochs": 7})
+    assert (cfg.lora_r, cfg.epochs, cfg.base_model) == (4, 7, "tiny")
+
+
+def test_the_next_stage_refuses_what_is_missing_interrupted_or_changed(tmp_path, monkeypatch):
+    monkeypatch.setattr(settings, "OUTPUTS", tmp_path)
+    cfg = settings.resolve("01_data", {"profile": "smoke"})
+    with pytest.raises(records.MissingStage, match="01_data.*has not been run"):
+        records.load(cfg.run, "01_data")
+    stage = records.start(cfg)
+    with pytest.raises(records.MissingStage, match="was interrupted"):
+        records.load(cfg.run, "01_data")
+    write_atomically(cfg.folder / "train.jsonl", "x")
+    record = stage.finish({"kept": 1}, ["train.jsonl"])
+    assert record["peak_memory_bytes"] > 0
+    assert records.load(cfg.run, "01_data").record["metrics"] == {"kept": 1}
+    (cfg.folder / "train.jsonl").write_text("y")
+    with pytest.raises(records.Mismatch, match="train.jsonl"):
+        records.load(cfg.run, "01_data")
+
+
+def test_nothing_half_written_takes_the_old_ones_place(tmp_path):
+    target = tmp_path / "adapter"
+    with whole_folder(target) as part:
+        (part / "a").write_text("old")
+    with pytest.raises(RuntimeError), whole_folder(target) as part:
+        (part / "a").write_text("new")
+        raise RuntimeError
+    assert (target / "a").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["adapter"]
+
+
+def test_conversation_round_trip():
+    c = Conversation.model_validate({"id": "a", "messages": TURNS})
+    assert Conversation.model_validate_json(c.model_dump_json(exclude_none=True)) == c

@@ -1,0 +1,80 @@
+"""Every notebook keeps the anatomy, is in the README's table and in CI, and links to what exists."""
+
+import json
+import re
+
+import pytest
+
+from helpers.settings import PARAMETERS, ROOT, STAGES, parameters_of
+
+NOTEBOOKS = [ROOT / "notebooks" / f"{stage}.ipynb" for stage in STAGES]
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda p: p.stem)
+def notebook(request):
+    return request.param, json.loads(request.param.read_text(encoding="utf-8"))
+
+
+def test_the_notebooks_are_the_stages():
+    assert sorted(p.stem for p in (ROOT / "notebooks").glob("*.ipynb")) == list(STAGES) == list(PARAMETERS)
+
+
+def test_one_parameters_cell_of_plain_literals_with_every_parameter_of_the_stage(notebook):
+    path, nb = notebook
+    cells = [c for c in nb["cells"] if "parameters" in c["metadata"].get("tags", [])]
+    assert len(cells) == 1
+    values: dict = {}
+    exec("".join(cells[0]["source"]), {"__builtins__": {}}, values)
+    assert set(values) == {"profile", *parameters_of(path.stem)}
+    assert values.pop("profile") == "auto"
+    assert set(values.values()) == {None}
+
+
+def test_committed_without_outputs_errors_widget_state_or_machine_paths(notebook):
+    path, nb = notebook
+    assert "widgets" not in nb["metadata"]
+    for cell in nb["cells"]:
+        assert not any(o["output_type"] == "error" for o in cell.get("outputs", []))
+        assert cell.get("execution_count") is None
+    assert not re.search(r"/(home|root|tmp|work)/\w", path.read_text(encoding="utf-8"))
+
+
+def test_anatomy(notebook):
+    path, nb = notebook
+    text = ["".join(c["source"]) for c in nb["cells"]]
+    markdown = "\n".join(t for t, c in zip(text, nb["cells"], strict=True) if c["cell_type"] == "markdown")
+    code = [t for t, c in zip(text, nb["cells"], strict=True) if c["cell_type"] == "code"]
+    assert text[0].startswith(f"# {path.stem[:2]} · ")
+    for heading in ("## 1 · ", "## Check yourself", "## Recap"):
+        assert heading in markdown
+    assert "**Needs**" in text[0] and "**Takes**" in text[0]
+    assert any("assert " in c for c in code)
+    assert any("figures.save(" in c for c in code), "a figure worth looking at"
+    assert "stage.finish(" in code[-1]
+    assert not any("sys.path" in c or re.search(r"^[!%]?pip install", c, re.M) for c in code)
+    assert max(len(c.splitlines()) for c in code) <= 25
+
+
+def test_links_resolve(notebook):
+    path, nb = notebook
+    for cell in nb["cells"]:
+        if cell["cell_type"] == "markdown":
+            _check_links(path.parent, "".join(cell["source"]))
+
+
+def test_readme_links_resolve_and_its_table_has_every_notebook():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    _check_links(ROOT, readme)
+    for stage in STAGES:
+        assert f"notebooks/{stage}.ipynb" in readme
+
+
+def test_ci_runs_every_notebook():
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
+    assert re.search(r"--nbval-lax .*notebooks$", (ROOT / "Makefile").read_text(), re.M)
+
+
+def _check_links(folder, text):
+    for target in re.findall(r"\]\(([^)#\s]+)", text):
+        if not target.startswith("http"):
+            assert (folder / target).exists(), target

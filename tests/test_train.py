@@ -1,0 +1,204 @@
+"""Training room: what is learned, what is refused, TRL's loss, resuming, DPO's reference."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from helpers import records, settings
+from helpers.supervision import supervise
+from helpers.train import checkpoints, preferences, preflight, quantized, sft
+from helpers.train.lm_head import DirectLogProb, direct_lm_head
+
+CHAT = [
+    {"role": "system", "content": "あなたはさくら。"},
+    {"role": "user", "content": "ただいま〜😮‍💨"},
+    {"role": "assistant", "content": "おかえり！🌸"},
+    {"role": "user", "content": "今日の晩ごはん、\n何にしよ"},
+    {"role": "assistant", "content": "えっとね…オムライス、は？🍳"},
+]
+
+
+def test_supervised_ids_are_exactly_her_words_and_end_tokens(tokenizer):
+    end = tokenizer.convert_tokens_to_ids("<end_of_turn>")
+    words = [m["content"] for m in CHAT if m["role"] == "assistant"]
+    expected = [i for w in words for i in [*tokenizer(w, add_special_tokens=False)["input_ids"], end]]
+    row = supervise(tokenizer, CHAT)
+    assert row.supervised == expected
+    assert row.input_ids.count(tokenizer.bos_token_id) == 1 and row.input_ids[0] == tokenizer.bos_token_id
+
+
+def test_a_special_token_in_somebodys_words_is_refused(tokenizer):
+    with pytest.raises(ValueError, match="end_of_turn"):
+        supervise(tokenizer, [{"role": "user", "content": "x<end_of_turn>"}, CHAT[2]])
+
+
+def test_generation_prompt_leads_exactly_to_what_is_supervised(tokenizer):
+    row = supervise(tokenizer, CHAT[:3])
+    prompt = tokenizer.apply_chat_template(CHAT[:2], add_generation_prompt=True)["input_ids"]
+    assert row.input_ids[: len(prompt)] == list(prompt)
+    assert row.assistant_masks.index(1) == len(prompt)
+
+
+def test_preflight_refuses_each_silent_mistake(tokenizer):
+    row = supervise(tokenizer, CHAT)
+    preflight.check_rows(tokenizer, [row], 1024)
+    end = tokenizer.convert_tokens_to_ids("<end_of_turn>")
+    bad = {
+        "not one row": [],
+        "no supervised token": [dataclasses.replace(row, assistant_masks=[0] * len(row.input_ids))],
+        "BOS": [dataclasses.replace(row, input_ids=[2, *row.input_ids], assistant_masks=[0, *row.assistant_masks])],
+        "does not end with": [
+            dataclasses.replace(
+                row, assistant_masks=[m * (i != end) for i, m in zip(row.input_ids, row.assistant_masks, strict=True)]
+            )
+        ],
+    }
+    for reason, rows in bad.items():
+        with pytest.raises(preflight.PreflightError, match=reason):
+            preflight.check_rows(tokenizer, rows, 1024)
+    with pytest.raises(preflight.PreflightError, match="within 5 tokens"):
+        preflight.check_rows(tokenizer, [row], 5)
+
+
+def test_direct_lm_head_has_trls_values_and_gradients():
+    from trl.kernels import ChunkedLogProbFunction
+
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(20, 16, requires_grad=True), torch.randn(300, 16, requires_grad=True)
+    targets, outputs = torch.randint(0, 300, (20,)), ("entropy", "is_top1", "mean_logits", "log_sum_sq_probs")
+    results = []
+    for function in (ChunkedLogProbFunction, DirectLogProb):
+        values = function.apply(hidden, weight, None, targets, 0.7, 64, None, 1.0, outputs)
+        gradients = torch.autograd.grad((values[0] * torch.arange(20)).sum(), (hidden, weight))
+        results.append([*values, *gradients])
+    for theirs, ours in zip(*results, strict=True):
+        torch.testing.assert_close(ours.float(), theirs.float(), atol=1e-3, rtol=1e-4)
+
+
+@pytest.fixture
+def stage(tmp_path, monkeypatch):
+    monkeypatch.setattr(settings, "OUTPUTS", tmp_path)
+    cfg = settings.resolve("03_lora", {"profile": "smoke", "save_steps": 2, "max_steps": 4, "batch_size": 2})
+    cfg.hardware = dataclasses.replace(cfg.hardware, dtype=torch.float32)
+    return records.start(cfg)
+
+
+def _trainer(stage, tiny, tokenizer, folder):
+    from peft import LoraConfig
+
+    rows = [supervise(tokenizer, [CHAT[1], {"role": "assistant", "content": f"おかえり{i}"}]) for i in range(8)]
+    model = sft.load_base(tiny, stage.settings)
+    torch.manual_seed(0)
+    lora = LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
+    return sft.make_trainer(model, tokenizer, rows, rows[:2], stage.settings, folder, lora)
+
+
+def test_an_interrupted_run_goes_on_and_ends_where_the_uninterrupted_one_does(stage, tiny, tokenizer, tmp_path):
+    whole = _trainer(stage, tiny, tokenizer, tmp_path / "whole")
+    sft.run(whole, "cpu")
+
+    from transformers import TrainerCallback
+
+    class Kill(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 3:
+                raise KeyboardInterrupt
+
+    first = _trainer(stage, tiny, tokenizer, tmp_path / "cut")
+    first.add_callback(Kill())
+    with pytest.raises(KeyboardInterrupt):
+        sft.run(first, "cpu")
+    (tmp_path / "cut" / "checkpoint-3").mkdir()  # as kill -9 in mid-write would leave it
+    assert checkpoints.last_checkpoint(tmp_path / "cut").name == "checkpoint-2"
+    second = _trainer(stage, tiny, tokenizer, tmp_path / "cut")
+    sft.run(second, "cpu")
+
+    def losses(trainer):
+        return [h["loss"] for h in trainer.state.log_history if "loss" in h]
+
+    assert second.state.global_step == whole.state.global_step == 4
+    assert losses(second) == pytest.approx(losses(whole), abs=1e-5)
+
+
+def test_trl_with_the_direct_head_gives_the_models_own_loss(stage, tiny, tokenizer, tmp_path):
+    trainer = _trainer(stage, tiny, tokenizer, tmp_path / "loss")
+    ours = sft.validation_loss(trainer, "cpu")
+    model = AutoModelForCausalLM.from_pretrained(tiny.path, dtype=torch.float32)
+    total = count = 0
+    for row in trainer.eval_dataset:
+        ids, labels = torch.tensor([row["input_ids"]]), torch.tensor([row["labels"]])
+        n = int((labels != -100).sum())
+        total += float(model(input_ids=ids, labels=labels).loss) * n
+        count += n
+    assert ours == pytest.approx(total / count, rel=1e-4)
+
+
+def test_checkpoints_of_another_configuration_are_not_resumed(stage):
+    folder = checkpoints.checkpoint_folder(stage)
+    stage.settings.learning_rate *= 2
+    other = checkpoints.checkpoint_folder(stage)
+    assert other != folder and not folder.exists()
+
+
+def test_a_nan_loss_stops_the_run():
+    from types import SimpleNamespace
+
+    from helpers.train.monitor import LossGuard, TrainingStopped
+
+    state = SimpleNamespace(global_step=3)
+    for value in (math.nan, 0.0):
+        with pytest.raises(TrainingStopped, match="step 3"):
+            LossGuard().on_log(None, state, None, logs={"loss": value})
+    LossGuard().on_log(None, state, None, logs={"loss": 2.5})
+
+
+def test_nf4_layers_are_packed_and_counted(stage, tiny):
+    model = sft.load_base(tiny, stage.settings, quantization=quantized.nf4(stage.settings.hardware))
+    plain = sft.load_base(tiny, stage.settings)
+    layers = quantized.four_bit_layers(model)
+    assert len(layers) == 14 and not quantized.four_bit_layers(plain)
+    packed, whole = quantized.bytes_by_part(model), quantized.bytes_by_part(plain)
+    assert packed["linear layers"] < whole["linear layers"] / 5
+    assert set(packed) >= {"embeddings", "linear layers", "norms"}
+
+
+def test_preference_pairs_are_sound(card):
+    pairs, bad = preferences.read_preferences(settings.ROOT / "data" / "preferences")
+    assert len(pairs) >= 60 and not bad
+    assert set(preferences.faults(pairs)) == set(preferences.FAULTS)
+    assert all(len(p.chosen) <= card.max_reply_chars for p in pairs)
+
+
+def test_dpo_starts_from_the_sft_companion_with_margin_zero(stage, tiny, tokenizer, tmp_path, card, monkeypatch):
+    from helpers.train import dpo
+
+    first = _trainer(stage, tiny, tokenizer, tmp_path / "sft")
+    sft.run(first, "cpu")
+    sft.save(first, tokenizer, tmp_path / "adapter")
+    monkeypatch.setattr(settings, "OUTPUTS", tmp_path)
+    cfg = settings.resolve("05_dpo", {"profile": "smoke", "max_steps": 2})
+    cfg.hardware = stage.settings.hardware
+    pairs, _ = preferences.read_preferences(settings.ROOT / "data" / "preferences")
+    policy = dpo.load_policy(tiny, tmp_path / "adapter", cfg)
+    trainer = dpo.make_trainer(policy, tokenizer, pairs[:4], pairs[4:6], card, cfg, tmp_path / "dpo")
+    assert dpo.evaluate(trainer, "cpu")["margin"] == pytest.approx(0, abs=1e-4)
+    margins = dpo.margins_at_start(tiny, tmp_path / "adapter", tokenizer, pairs[:2], card, cfg)
+    assert margins["sft"] == pytest.approx([0, 0], abs=1e-4)
+    assert any(abs(m) > 1e-4 for m in margins["base"])
+    sft.run(trainer, "cpu")
+    steps = [h for h in trainer.state.log_history if "rewards/margins" in h]
+    assert steps and all(h["grad_norm"] > 0 for h in steps)
+    dpo.save(trainer, tokenizer, tmp_path / "after")
+    assert {p.name for p in (tmp_path / "after").iterdir()} >= {"adapter_model.safetensors", "adapter_config.json"}
+
+
+def test_direct_lm_head_leaves_trl_as_it_was():
+    import trl.trainer.utils as utils
+
+    original = utils._ChunkedLogProbFunction
+    with direct_lm_head("cpu"):
+        assert utils._ChunkedLogProbFunction is DirectLogProb
+    assert utils._ChunkedLogProbFunction is original
