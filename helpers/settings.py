@@ -47,6 +47,7 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
     "01_data": {
         "dialogues": ("data/dialogues", "data/dialogues", "data/dialogues"),
         "max_raw_chats": (60, None, None),
+        "reviews": ("data/reviews/raw_chats.yaml",) * 3,
         "min_dialogues": (100, 100, 100),
         "validation_share": (0.1, 0.1, 0.1),
         "test_share": (0.1, 0.1, 0.1),
@@ -55,7 +56,7 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
     "03_lora": _LORA
     | {
         "method": ("lora", "lora", "lora"),
-        "learning_rate": (1e-3, 3e-4, 2e-4),
+        "learning_rate": (1e-3, 1e-3, 2e-4),
         "epochs": (1, 1, 3),
         "max_steps": (4, -1, -1),
         "save_steps": (2, 20, 100),
@@ -84,6 +85,8 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
     "06_merge_quantize": {
         "calibration_rows": (8, 32, 256),
         "perplexity_rows": (4, 18, 200),
+        "parity_rows": (2, 4, 8),
+        "num_ctx": (4096, 4096, 4096),
         "schemes": (("gptq", "awq"),) * 3,
         "adapter": ("05_dpo",) * 3,
     },

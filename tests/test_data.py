@@ -37,16 +37,17 @@ def sets() -> list[CounterfactualSet]:
     return read_counterfactuals(ROOT / "data" / "counterfactuals").sets
 
 
-def test_quarantine_is_written_even_when_too_few_are_left(tmp_path):
+def test_quarantine_is_written_even_when_too_few_are_left(tmp_path, card):
     good = '{"messages":[{"role":"user","content":"ただいま"},{"role":"assistant","content":"おかえり"}]}'
+    moody = good[:-1] + ',"metadata":{"emotions":["sleepy"]}}'
     file = tmp_path / "mine.jsonl"
-    file.write_bytes(f"{good}\n{good[:30]}\n".encode() + good.encode("shift_jis"))
-    assert len(take_in(file, 1, tmp_path / "q.jsonl").conversations) == 1
+    file.write_bytes(f"{good}\n{good[:30]}\n{moody}\n".encode() + good.encode("shift_jis"))
+    assert len(take_in(file, card, 1, tmp_path / "q.jsonl").conversations) == 1
     (tmp_path / "q.jsonl").unlink()
-    with pytest.raises(TooFewDialogues, match="1 good dialogues.*2 bad lines.*min_dialogues"):
-        take_in(file, 2, tmp_path / "q.jsonl")
+    with pytest.raises(TooFewDialogues, match="1 good dialogues.*3 bad lines.*min_dialogues"):
+        take_in(file, card, 2, tmp_path / "q.jsonl")
     reasons = [json.loads(line)["reason"] for line in (tmp_path / "q.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert "not JSON" in reasons[0] and "not UTF-8" in reasons[1]
+    assert "not JSON" in reasons[0] and "not UTF-8" in reasons[1] and "'sleepy'" in reasons[2]
 
 
 @pytest.mark.parametrize(
@@ -171,11 +172,8 @@ def test_split_is_stratified_seeded_and_without_leaks(written):
     twin = written[0].model_copy(update={"id": "twin"})
     one = split_dialogues([*written, twin], 0.1, 0.1, seed=42)
     again = split_dialogues([twin, *reversed(written)], 0.1, 0.1, seed=42)
-    assert (
-        {c.id for c in one.test}
-        == {c.id for c in again.test}
-        != {c.id for c in split_dialogues(written, 0.1, 0.1, 7).test}
-    )
+    assert {c.id for c in one.test} == {c.id for c in again.test}
+    assert {c.id for c in one.test} != {c.id for c in split_dialogues(written, 0.1, 0.1, seed=7).test}
     assert len(one.train) + len(one.validation) + len(one.test) == len(written) + 1
     for side in (one.validation, one.test):
         assert {c.metadata.affection_level for c in side} == set(LEVELS)

@@ -20,6 +20,7 @@ ENTITIES = ("URL", "EMAIL", "SOCIAL", "ID_NUMBER", "PHONE", "POSTCODE", "ADDRESS
 _D = r"\d"
 _N = r"(?:\d+|[一二三四五六七八九十]+)"
 _PLACE = r"[一-龥々ヶケァ-ヴー]"
+_PREFECTURE = rf"(?:北海道|東京都|京都府|大阪府|{_PLACE}{{2,3}}県)?"
 _PATTERNS = {
     "URL": re.compile(r"(?:https?://|www\.)[A-Za-z0-9./?=&_%#~:+-]+"),
     "EMAIL": re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+"),
@@ -35,9 +36,9 @@ _PATTERNS = {
     ),
     "POSTCODE": re.compile(rf"〒 ?{_D}{{3}}-?{_D}{{4}}(?!{_D})|(?<![\d-]){_D}{{3}}-{_D}{{4}}(?![\d-])"),
     "ADDRESS": re.compile(
-        rf"(?:北海道|東京都|京都府|大阪府|{_PLACE}{{2,3}}県)?(?:{_PLACE}{{1,6}}[市区郡町村])*{_PLACE}[一-龥々ヶケァ-ヴーがのつ]{{0,7}}?"
+        rf"{_PREFECTURE}(?:{_PLACE}{{1,6}}[市区郡町村])*{_PLACE}[一-龥々ヶケァ-ヴーがのつ]{{0,7}}?"
         rf"{_N}丁目(?:{_N}(?:番地?|-))?(?:(?:の)?{_N}号?)?"
-        rf"|(?:北海道|東京都|京都府|大阪府|{_PLACE}{{2,3}}県)?(?:{_PLACE}{{1,6}}[市区郡町村])+(?:{_PLACE}|[がのつしきたみさ]){{0,8}}"
+        rf"|{_PREFECTURE}(?:{_PLACE}{{1,6}}[市区郡町村])+(?:{_PLACE}|[がのつしきたみさ]){{0,8}}"
         rf"(?:{_N}番地?(?:の?{_N})?(?:{_N}?号)?|{_D}+-{_D}+(?:-{_D}+)*)"
         rf"|{_PLACE}{{2,8}}{_N}番地(?:の?{_N})?"
     ),
@@ -46,8 +47,10 @@ _PATTERNS = {
 _ANY = re.compile("|".join(f"(?P<{entity}>{pattern.pattern})" for entity, pattern in _PATTERNS.items()))
 
 _HONORIFIC = r"(?:さん|くん|君|ちゃん(?!こ)|様|さま|先輩|氏)"
-_WHEN = r"(?:今日|昨日|明日|先日|今朝|昨夜|今夜|毎日|最近|今度|結局|同僚|上司|後輩|同期|友達|友人|元彼|彼氏|彼女|担当|部長|課長|店長)?"
-# One kanji before an honorific is mostly a verb or a noun (聞くん, 許さん, お日さま); these are surnames.
+_WHEN = (
+    r"(?:今日|昨日|明日|先日|今朝|昨夜|今夜|毎日|最近|今度|結局|同僚|上司|後輩|同期|友達|友人|"
+    r"元彼|彼氏|彼女|担当|部長|課長|店長)?"
+)  # One kanji before an honorific is mostly a verb or a noun (聞くん, 許さん, お日さま); these are surnames.
 _NAMED = re.compile(
     rf"(?:(?<![一-龥々おご]){_WHEN}(?P<kanji>[一-龥々]{{2,4}}|[林森原関堀岡辻島星泉菅桂岸])"
     rf"|(?<![ァ-ヴー])(?P<kata>[ァ-ヴー]{{2,6}})"
@@ -58,12 +61,13 @@ _INTRODUCED = re.compile(
     r"|(?P<b>[一-龥々]{2,5}|[ァ-ヴー・]{3,12})(?=と申します|といいます|と言います)"
 )
 # Nouns that take an honorific and name nobody.
-_NOUNS = frozenset(
-    "客 皆 母 父 兄 姉 弟 妹 娘 息子 爺 婆 祖父 祖母 孫 嫁 婿 奥 旦那 主人 親 赤 坊 子 猫 犬 鳥 神 仏 王 殿 姫 上 仕 模 同 多 各位 "
-    "疲 馳走 苦労 世話 待 医者 業者 患者 記者 学者 役者 芸者 隣 大家 相手 先方 貴 何 他人 様 有 左 女王 王子 部活の お 叔母 叔父 伯母 伯父 "
-    "後輩 妊婦 常連 新郎 新婦 親御 親父 生徒 編集 板前 弟子 両親 先祖 一回 多種多 美人 外人 新人 奥様 神様 王様 客様 "
-    "みな かみ ちゃん しょうゆ おかあ おとう かあ とう にい ねえ おにい おねえ おじい おばあ じい ばあ おじ おば たく あか おつかれ ごちそう ごくろう おきゃく "
-    "むすこ むすめ おく だんな だれか どちら おひめ ぼく うさぎ くま ぞう パパ ママ サンタ".split()
+_NOUNS = re.compile(
+    r"主人|息子|祖父|祖母|旦那|父母|各位|馳走|苦労|世話|業者|患者|記者|学者|役者|芸者|"
+    r"大家|相手|先方|他人|女王|王子|叔母|叔父|伯母|伯父|後輩|妊婦|常連|新郎|新婦|親御|"
+    r"親父|生徒|編集|板前|弟子|両親|先祖|一回|多種多|美人|外人|新人|奥様|神様|王様|客様|"
+    r"みな|おかあ|おとう|かあ|とう|にい|ねえ|おにい|おねえ|おじい|おばあ|じい|ばあ|おじ|"
+    r"おば|あか|かみ|ちゃん|しょうゆ|おつかれ|ごちそう|ごくろう|おきゃく|むすこ|むすめ|おく|"
+    r"だんな|だれか|どちら|おひめ|ぼく|うさぎ|くま|ぞう|パパ|ママ|サンタ|たく"
 )
 _OCCUPATION = re.compile(r"[屋員師手者官長士家医]$|(?:先生|選手|学生|同士)$")
 _AROUND = {"kanji": "一-龥々", "kata": "ァ-ヴー"}
@@ -144,7 +148,7 @@ def _stand_in(entity: str, number: int) -> str:
 def _names(text: str, kept: set[str]) -> Iterable[tuple[str, str]]:
     for match in _NAMED.finditer(text):
         name = match["kanji"] or match["kata"] or match["hira"]
-        if name not in kept and name not in _NOUNS and not _OCCUPATION.search(name):
+        if name not in kept and not _NOUNS.fullmatch(name) and not _OCCUPATION.search(name):
             yield name, match["honorific"]
     for match in _INTRODUCED.finditer(text):
         name = match["a"] or match["b"]

@@ -89,7 +89,7 @@ def read_counterfactuals(path: Path) -> CounterfactualReading:
 
 
 def expand(counterfactual: CounterfactualSet) -> list[Conversation]:
-    """One conversation for each condition, with ids like `level-01-lover`, `memory-01-2` (2nd condition), `emotion-01-sad`."""
+    """One conversation for each condition, with ids such as `level-01-lover` and `memory-01-2` (the second memory)."""
     conversations = []
     for number, variant in enumerate(counterfactual.replies, start=1):
         suffix = (
@@ -144,7 +144,7 @@ def split_sets(
     """(sets to train on, sets kept for testing): `per_axis` level sets and as many memory sets are kept, whole.
 
     Args:
-        held_out: first turns (as `first_turn` spells them) of validation and test; a set that asks one of them is kept too.
+        held_out: first turns of validation and test, as `first_turn` spells them; a set that asks one is kept too.
     """
     kept = {s.id for s in sets if first_turn(expand(s)[0]) in held_out}
     for axis in ("level", "memory"):

@@ -1,4 +1,4 @@
-"""The door of the data room: read dialogues, set bad lines aside, and go on only if enough is left.
+"""The door of the data room: read dialogues, set bad ones aside, and go on only if enough is left.
 
 In: a file or folder of conversations. Out: a `Reading`, and a quarantine file that says of each bad line where it was
 and what is wrong with it.
@@ -6,26 +6,37 @@ and what is wrong with it.
 
 from pathlib import Path
 
-from helpers.conversations import Reading, read_conversations, write_quarantine
+from helpers.conversations import BadLine, Reading, read_conversations, write_quarantine
+from helpers.persona import PersonaCard
 
 
 class TooFewDialogues(ValueError):
     """Not enough good dialogues are left to train on."""
 
 
-def take_in(path: Path, minimum: int, quarantine: Path) -> Reading:
-    """Read every dialogue at `path`; the bad lines are in the file `quarantine` even if there are too few good ones.
+def take_in(path: Path, card: PersonaCard, minimum: int, quarantine: Path) -> Reading:
+    """Read every dialogue at `path`; the bad ones are in the file `quarantine` even if there are too few good ones.
+
+    A dialogue in a mood that the card does not have is set aside too, with line 0, for by then only its id is known.
 
     Raises:
         FileNotFoundError: there is nothing at `path`.
         TooFewDialogues: fewer than `minimum` good ones.
     """
     reading = read_conversations(path)
+    good = []
+    for conversation in reading.conversations:
+        if unknown := [e for e in conversation.metadata.emotions if e not in card.emotions]:
+            reason = f"{conversation.id}: the card has no emotion {unknown[0]!r}; it has {', '.join(card.emotions)}"
+            reading.quarantine.append(BadLine(path.name, 0, reason, conversation.model_dump_json(exclude_none=True)))
+        else:
+            good.append(conversation)
+    reading.conversations = good
     write_quarantine(quarantine, reading.quarantine)
-    if len(reading.conversations) < minimum:
+    if len(good) < minimum:
         raise TooFewDialogues(
-            f"{path.name} holds {len(reading.conversations)} good dialogues ({len(reading.quarantine)} bad lines were set aside), "
-            f"fewer than the {minimum} that min_dialogues asks for: mend the lines listed in {quarantine.name}, add "
-            f"dialogues, or lower min_dialogues."
+            f"{path.name} holds {len(good)} good dialogues ({len(reading.quarantine)} bad lines were set aside), "
+            f"fewer than the {minimum} that min_dialogues asks for: mend the lines listed in {quarantine.name}, "
+            f"add dialogues, or lower min_dialogues."
         )
     return reading

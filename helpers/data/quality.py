@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import yaml
+
 from helpers.conversations import Conversation
 from helpers.data.register import is_mixed, register_of, sentences
 from helpers.files import write_atomically
@@ -151,6 +153,14 @@ def check_all(conversations: Sequence[Conversation], card: PersonaCard) -> list[
         seen.setdefault(said, conversation.id)
         verdicts.append(verdict)
     return verdicts
+
+
+def apply_review(verdicts: Sequence[Verdict], path: Path) -> None:
+    """Add what a person said against conversations: a YAML mapping of id to reason."""
+    review = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for verdict in verdicts:
+        if said := review.get(verdict.conversation.id):
+            verdict.reasons.append(Reason("reader", said))
 
 
 def count_by_rule(verdicts: Sequence[Verdict]) -> Counter:

@@ -1,7 +1,7 @@
 """Train, validation and test, by dialogue.
 
-In: conversations. Out: three lists with every relationship level in its share in each, in which no first turn of a user's
-is on two sides.
+In: conversations. Out: three lists. Each has its share of every relationship level, and no first turn of a user's is on
+two sides.
 """
 
 import random

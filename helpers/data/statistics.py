@@ -20,7 +20,7 @@ def reply_lengths(conversations: Sequence[Conversation]) -> list[int]:
 
 
 def level_emotion_counts(conversations: Sequence[Conversation], card: PersonaCard) -> np.ndarray:
-    """Dialogues by level and leading emotion: an int array of (levels in `LEVELS`) × (emotions of the card, then none)."""
+    """Dialogues by level and leading emotion: an int array, `LEVELS` × (the card's emotions, then none)."""
     columns = [*card.emotions, None]
     counts = np.zeros((len(LEVELS), len(columns)), dtype=int)
     for c in conversations:

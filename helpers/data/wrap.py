@@ -1,7 +1,7 @@
 """Wrap a raw exchange in the persona.
 
-In: two turns that somebody else wrote. Out: a `Conversation` whose relationship level fits the reply's register, so that
-the system prompt does not ask for one way of speaking while the reply shows another.
+In: two turns that somebody else wrote. Out: a `Conversation` whose relationship level fits the reply's register, so
+that the system prompt does not ask for one way of speaking while the reply shows another.
 """
 
 import re

@@ -111,7 +111,7 @@ def forest_plot(board: Scoreboard):
             ax.plot(cell.mean, row, "o", color=colour, markeredgecolor="white", markersize=8)
         if metric == "relevance":
             ax.axvline(0.5, color=figures.INK, linewidth=0.8, linestyle=":")
-        ax.set(xlim=(-0.03, 1.03), xticks=(0, 0.5, 1), xticklabels=("0", ".5", "1"))
+        ax.set(xlim=(-0.07, 1.07), xticks=(0, 0.5, 1), xticklabels=("0", ".5", "1"))
         ax.set_title(title.replace(" ", "\n", 1), fontsize=9)
         ax.grid(axis="x", color="#e3e6ea")
     axes[0].set_yticks(range(len(names)), names)

@@ -1,7 +1,8 @@
 """An Ollama Modelfile that speaks to the companion as she was trained.
 
 In: the persona card and the tokenizer. Out: the Modelfile's text, with the card's system prompt and a TEMPLATE that
-gives the same text as the tokenizer's chat template. Grammar: `parser/parser.go` and `template/template.go` of ollama/ollama.
+gives the same text as the tokenizer's chat template. Grammar: `parser/parser.go` and `template/template.go` of
+ollama/ollama.
 """
 
 from collections.abc import Sequence
@@ -106,5 +107,7 @@ def _check(system: str, tokenizer: PreTrainedTokenizerBase) -> None:
             f"The system prompt holds U+{ord(dropped[0]):04X}, which Ollama drops from a Modelfile: "
             "take it out of the persona card, so that she is told what she was trained with."
         )
-    if found := [token for token in tokenizer.all_special_tokens if token in system]:
+    # `all_special_tokens` has the named ones only, and leaves out Gemma's turn tokens.
+    special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    if found := [token for token in special if token in system]:
         raise ValueError(f"The system prompt holds the special token {found[0]!r}: take it out of the persona card.")

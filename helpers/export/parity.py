@@ -33,10 +33,15 @@ class Parity:
     histogram: list[int]
 
     @property
+    def figures(self) -> dict[str, float]:
+        """All but the histogram, for the run record."""
+        return {name: getattr(self, name) for name in ("max_abs", "mean_abs", "same_greedy", "positions")}
+
+    @property
     def sentence(self) -> str:
         return (
-            f"over {self.positions} positions the logits differ by {self.mean_abs:.2g} on average and {self.max_abs:.2g} "
-            f"at most; the most likely next token is the same at {self.same_greedy:.2%}"
+            f"over {self.positions} positions the logits differ by {self.mean_abs:.2g} on average and "
+            f"{self.max_abs:.2g} at most; the most likely next token is the same at {self.same_greedy:.2%}"
         )
 
 

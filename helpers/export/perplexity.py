@@ -1,8 +1,9 @@
 """Perplexity of a model on what the companion is to say.
 
 In: a model and supervised rows. Out: exp of the mean negative log-likelihood over all supervised tokens of all rows,
-each token weighing the same (lower is better). Run as `python -m helpers.export.perplexity`, it measures a folder in a
-process of its own: loading a quantized folder patches transformers, and a kernel must not keep that.
+each token weighing the same (lower is better). Run as
+`python -m helpers.export.perplexity`, it measures a folder in a process of its own, with which the kernels and memory
+of a quantized model end.
 """
 
 import math

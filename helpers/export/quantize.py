@@ -63,6 +63,13 @@ def awq(model: Path, target: Path, rows: Sequence[Row], log: Path) -> Quantized:
 SCHEMES = {"gptq": gptq, "awq": awq}
 
 
+def check_schemes(names: Sequence[str]) -> None:
+    """Raises ValueError for the first name that is no scheme."""
+    for name in names:
+        if name not in SCHEMES:
+            raise ValueError(f"There is no quantization scheme {name!r}: use {' or '.join(SCHEMES)}.")
+
+
 def _quantize(scheme: str, model: Path, target: Path, rows: Sequence[Row], log: Path) -> Quantized:
     began, size = time.monotonic(), group_size(model)
     job = {

@@ -13,8 +13,8 @@ from helpers.families import prepare_tokenizer, stop_token_ids
 def write_serving_files(source: Path, target: Path) -> None:
     """Write the tokenizer with the training chat template, and a generation_config that stops at her end of turn.
 
-    Sampling defaults are the source's; `eos_token_id` is `families.stop_token_ids`, because a server that knows only the
-    base's end of sequence runs on after the companion has finished.
+    Sampling defaults are the source's; `eos_token_id` is `families.stop_token_ids`, because a server that knows only
+    the base's end of sequence runs on after the companion has finished.
     """
     tokenizer = prepare_tokenizer(AutoTokenizer.from_pretrained(source))
     tokenizer.save_pretrained(target)

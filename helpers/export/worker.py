@@ -4,6 +4,7 @@ In: a module of this room and its job as JSON values. Out: the job's answer, or 
 The process ends when its parent does, however that ended.
 """
 
+import _thread
 import json
 import os
 import re
@@ -67,11 +68,11 @@ def run(
 
 
 def _wait(process: subprocess.Popen, log: Path, label: str) -> None:
-    with tqdm(desc=label, unit="s", bar_format="{desc} {postfix} {elapsed}") as bar:
+    with tqdm(desc=label, bar_format="{desc} {elapsed}") as bar:
         while process.poll() is None:
             time.sleep(0.5)
             layers = _LAYER.findall(_end_of(log, 20_000))
-            bar.set_postfix_str(f"layer {layers[-1]}" if layers else "…")
+            bar.set_description_str(f"{label}, layer {layers[-1]}:" if layers else f"{label}:")
 
 
 def _end_of(log: Path, size: int) -> str:
@@ -96,6 +97,8 @@ def answer(work: Callable[[dict], dict]) -> None:
 def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1)
+    _thread.interrupt_main()  # raises in the main thread, so that half-made folders are cleared away
+    time.sleep(10)
     os._exit(1)
 
 

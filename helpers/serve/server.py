@@ -104,19 +104,22 @@ class VLLMServer:
         return command
 
     def environment(self) -> dict[str, str]:
-        """The server's environment: the API key, no telemetry, no look at a hub, all cores of a CPU."""
-        return os.environ | {
+        """The server's environment: the API key, no telemetry, no look at a hub, and on a CPU which cores compute."""
+        environment = os.environ | {
             "VLLM_API_KEY": self.api_key,
             "VLLM_NO_USAGE_STATS": "1",
             "HF_HUB_OFFLINE": "1",
             "NO_COLOR": "1",
-            "VLLM_CPU_KVCACHE_SPACE": "1",
-            # "auto" keeps one core for the scheduler, which is half of two.
-            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-            "OMP_NUM_THREADS": str(
-                len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-            ),
         }
+        if not torch.cuda.is_available():
+            cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count()))
+            environment |= {
+                "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
+                # vLLM's scheduler polls on a core of its own. With all cores computing, each step waits for it.
+                "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores[:-1] or cores)),
+                "OMP_NUM_THREADS": "1",  # the scheduler; the worker takes the line above
+            }
+        return environment
 
     def start(self) -> "VLLMServer":
         """Start the server and wait until it answers, with a progress line.
