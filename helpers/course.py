@@ -125,6 +125,7 @@ def run_stage(run: Path, stage: str, parameters: dict[str, object]) -> None:
             progress_bar=sys.stderr.isatty(),
             log_output=False,
             request_save_on_cell_execute=True,
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],
         )
     except PapermillExecutionError as error:
         raise CourseError(
@@ -183,14 +184,23 @@ def stage_table(run: Path) -> list[str]:
     return lines
 
 
+def scoreboard_lines(run: Path) -> list[str]:
+    """The scoreboard as text: an arm a line, mean and 95 % interval of each metric. Empty before 08_evaluate."""
+    arms = records.status(run)[-1].get("metrics", {}).get("scoreboard", {})
+    metrics = list(dict.fromkeys(metric for cells in arms.values() for metric in cells))
+    lines = [f"{'arm':<16}" + "".join(f"{metric:>18}" for metric in metrics)] if arms else []
+    for arm, cells in arms.items():
+        shown = ("{mean:.2f} [{low:.2f}, {high:.2f}]".format(**cells[m]) if m in cells else "–" for m in metrics)
+        lines.append(f"{arm:<16}" + "".join(f"{text:>18}" for text in shown))
+    return lines
+
+
 def report(run: Path) -> None:
     """Print the scoreboard, the table of stages, and where the report is."""
-    folder = run / "08_evaluate"
-    if (folder / "scoreboard.md").exists():
-        print("\n" + (folder / "scoreboard.md").read_text(encoding="utf-8"))
-    print("\n".join(["", *stage_table(run)]))
-    if (folder / "report.html").exists():
-        print(f"\nThe report: {_shown(folder / 'report.html')}")
+    print("\n".join(["", *scoreboard_lines(run), "", *stage_table(run)]))
+    page = run / "08_evaluate" / "report.html"
+    if page.exists():
+        print(f"\nThe report: {_shown(page)}")
 
 
 def newest_run() -> Path:

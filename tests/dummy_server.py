@@ -12,7 +12,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 PORT, PIDS, NAMES = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
-CONTEXT = 200  # characters
+CONTEXT = int(os.environ.get("DUMMY_CONTEXT", "200"))  # characters
 at_once = {"now": 0, "most": 0}
 lock = threading.Lock()
 
