@@ -10,6 +10,7 @@ import fcntl
 import json
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -236,6 +237,8 @@ def main(arguments: list[str] | None = None) -> int:
     ):
         command.add_argument("--run-name", help="folder below outputs/")
     args = parser.parse_args(arguments)
+    # A shell that starts a program in the background has it ignore Ctrl-C; the course must be interruptible there too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("papermill").setLevel(logging.ERROR)
     try:

@@ -155,6 +155,18 @@ def test_a_server_that_ends_at_once_shows_the_end_of_its_log(tmp_path):
     assert not server.running
 
 
+def test_the_end_of_the_log_is_the_cause_and_not_the_noise_after_it(tmp_path):
+    server = VLLMServer(tmp_path, "a", tmp_path)
+    noise = [
+        "nanobind: leaked 4 types!",
+        ' - leaked type "x"',
+        " - ... skipped remainder",
+        "resource_tracker.py:254: …",
+    ]
+    server.log_file.write_text("\n".join(["ValueError: the cause", "", *noise * 10]))
+    assert server.log_tail() == "ValueError: the cause"
+
+
 def test_a_server_that_never_answers_is_given_up(tmp_path):
     server = Silent(tmp_path, "a", tmp_path, port=pick_port(18300)[0], startup_timeout=1.5)
     with pytest.raises(ServerError, match=r"did not answer within 2 s.*\nthinking"):

@@ -8,6 +8,7 @@ import atexit
 import json
 import logging
 import os
+import re
 import secrets
 import socket
 import subprocess
@@ -26,6 +27,8 @@ from helpers.settings import ROOT
 HOST = "127.0.0.1"
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's --max-lora-rank takes
 LOG_LINES = 15
+# What a vLLM on a CPU says after its last word, longer than a log's tail.
+NOISE = re.compile(r"nanobind|^ - (leaked|\.\.\. skipped)|resource_tracker")
 
 log = logging.getLogger(__name__)
 
@@ -186,8 +189,9 @@ class VLLMServer:
         return self._watchdog is not None and self._watchdog.poll() is None
 
     def log_tail(self, lines: int = LOG_LINES) -> str:
-        """The last lines of the server's log."""
-        return "\n".join(self.log_file.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+        """The last lines of the server's log that tell something."""
+        text = self.log_file.read_text(encoding="utf-8", errors="replace")
+        return "\n".join([line for line in text.splitlines() if line.strip() and not NOISE.search(line)][-lines:])
 
     def _wait_until_healthy(self) -> None:
         began = time.monotonic()
