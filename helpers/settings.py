@@ -73,7 +73,7 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
     "05_dpo": {
         "preferences": ("data/preferences",) * 3,
         "beta": (0.1, 0.1, 0.1),
-        "learning_rate": (1e-3, 2e-5, 5e-6),
+        "learning_rate": (1e-3, 5e-5, 5e-6),
         "epochs": (1, 1, 2),
         "max_steps": (3, -1, -1),
         "save_steps": (2, 5, 50),
