@@ -83,7 +83,7 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
         "max_new_tokens": (8, 60, 120),
     },
     "06_merge_quantize": {
-        "calibration_rows": (8, 32, 256),
+        "calibration_rows": (8, 16, 256),
         "perplexity_rows": (4, 18, 200),
         "parity_rows": (2, 4, 8),
         "num_ctx": (4096, 4096, 4096),
