@@ -191,6 +191,14 @@ def test_dpo_starts_from_the_sft_companion_with_margin_zero(stage, tiny, tokeniz
     sft.run(trainer, "cpu")
     steps = [h for h in trainer.state.log_history if "rewards/margins" in h]
     assert steps and all(h["grad_norm"] > 0 for h in steps)
+    trained = dpo.evaluate(trainer, "cpu")["margin"]
+    assert trained != pytest.approx(0, abs=1e-4)
+    again = dpo.make_trainer(
+        dpo.load_policy(tiny, tmp_path / "adapter", cfg), tokenizer, pairs[:4], pairs[4:6], card, cfg, tmp_path / "dpo"
+    )
+    sft.run(again, "cpu")
+    assert again.state.global_step == 2
+    assert dpo.evaluate(again, "cpu")["margin"] == pytest.approx(trained, abs=1e-5), "a resumed run keeps its policy"
     dpo.save(trainer, tokenizer, tmp_path / "after")
     assert {p.name for p in (tmp_path / "after").iterdir()} >= {"adapter_model.safetensors", "adapter_config.json"}
 

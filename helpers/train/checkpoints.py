@@ -6,6 +6,9 @@ In: a stage's settings and inputs. Out: a checkpoint folder that belongs to exac
 import shutil
 from pathlib import Path
 
+from peft import PeftModel, set_peft_model_state_dict
+from safetensors.torch import load_file
+
 from helpers.files import sha256_json
 from helpers.records import Stage
 
@@ -36,3 +39,12 @@ def last_checkpoint(folder: Path) -> Path | None:
         else:
             shutil.rmtree(checkpoint)
     return max(whole, key=lambda c: int(c.name.split("-")[1]), default=None)
+
+
+def restore_adapter(model: PeftModel, checkpoint: Path) -> None:
+    """Put the checkpoint's trained adapter into `model`.
+
+    transformers 5.19 does so itself, unless the checkpoint also holds an adapter in a subfolder, as DPO's frozen
+    reference is: then it loads that one alone, and a resumed run would silently begin from the SFT companion again.
+    """
+    set_peft_model_state_dict(model, load_file(checkpoint / "adapter_model.safetensors"), adapter_name="default")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
-from peft import PeftConfig
+from peft import PeftConfig, PeftModel
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
@@ -18,7 +18,7 @@ from helpers.files import whole_folder
 from helpers.settings import Settings
 from helpers.supervision import Row
 from helpers.train.allocator import keep_freed_memory
-from helpers.train.checkpoints import last_checkpoint
+from helpers.train.checkpoints import last_checkpoint, restore_adapter
 from helpers.train.lm_head import direct_lm_head
 from helpers.train.monitor import LiveCurve, LossGuard
 from helpers.train.preflight import check_rows, check_tokenizer
@@ -113,6 +113,8 @@ def run(trainer, device: str, curve: LiveCurve | None = None) -> None:
     if curve is not None:
         trainer.add_callback(curve)
     checkpoint = last_checkpoint(Path(trainer.args.output_dir))
+    if checkpoint and isinstance(trainer.model, PeftModel):
+        restore_adapter(trainer.model, checkpoint)
     with direct_lm_head(device):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
