@@ -14,7 +14,7 @@ course: .venv/.installed
 	@$(BIN)/python -m helpers.course run
 
 lab: .venv/.installed
-	@$(BIN)/jupyter lab --config=notebooks/jupyter_lab_config.py notebooks
+	@$(BIN)/jupyter lab --config=notebooks/lab/jupyter_lab_config.py notebooks
 
 chat: .venv/.installed
 	@$(BIN)/python -m helpers.serve.chat

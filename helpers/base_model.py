@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from helpers.families import prepare_tokenizer, stop_token_ids
 from helpers.files import sha256_file, sha256_folder, whole_folder
@@ -37,6 +38,14 @@ class BaseModel:
     path: Path
     sha256: str
     licence: str
+
+    def load_tokenizer(self) -> PreTrainedTokenizerBase:
+        """Its tokenizer, with the family's pad token and a chat template that marks the companion's words.
+
+        Raises:
+            ValueError: the model belongs to no family known here.
+        """
+        return prepare_tokenizer(AutoTokenizer.from_pretrained(self.path))
 
 
 def resolve_base_model(name: str) -> BaseModel:
@@ -138,7 +147,6 @@ def _make_tiny(target: Path) -> None:
 
 def _save_tokenizer(gguf: Path, target: Path):
     from tokenizers.processors import TemplateProcessing
-    from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     bos = tokenizer.bos_token
@@ -150,7 +158,7 @@ def _save_tokenizer(gguf: Path, target: Path):
 
 
 def _save_model(model, target: Path) -> None:
-    from transformers import AutoTokenizer, GenerationConfig
+    from transformers import GenerationConfig
 
     tokenizer = AutoTokenizer.from_pretrained(target)
     model.generation_config = GenerationConfig(

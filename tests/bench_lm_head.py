@@ -10,7 +10,6 @@ from contextlib import nullcontext
 
 import torch
 from peft import LoraConfig
-from transformers import AutoTokenizer
 
 from helpers import settings
 from helpers.base_model import resolve_base_model
@@ -26,7 +25,7 @@ STEPS = 3
 def main() -> None:
     cfg = settings.resolve("03_lora", {"profile": "cpu"})
     base = resolve_base_model(cfg.base_model)
-    tokenizer = AutoTokenizer.from_pretrained(base.path)
+    tokenizer = base.load_tokenizer()
     dialogues = read_conversations(settings.ROOT / "data" / "dialogues").conversations
     rows = supervise_all(tokenizer, dialogues[: cfg.batch_size], load_persona())
     lora = LoraConfig(r=cfg.lora_r, lora_alpha=cfg.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM")

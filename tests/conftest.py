@@ -13,9 +13,7 @@ def tiny() -> BaseModel:
 
 @pytest.fixture(scope="session")
 def tokenizer(tiny: BaseModel):
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(tiny.path)
+    return tiny.load_tokenizer()
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """The runner: parameters, selection, what is current, one runner at a time, going on after a kill."""
 
+import io
 import json
 import os
 import signal
@@ -36,8 +37,8 @@ def small_course(tmp_path, monkeypatch):
         "02_augment": "stage.reads('01_data'); (cfg.folder / 'runs').open('a').write('x'); time.sleep({sleep})",
     }
 
-    def write(sleep=0):
-        for stage, body in bodies.items():
+    def write(sleep=0, **other):
+        for stage, body in (bodies | other).items():
             parameters = new_code_cell(
                 "profile = 'auto'\nrun_name = None\nseed = None", metadata={"tags": ["parameters"]}
             )
@@ -89,6 +90,35 @@ def test_what_cannot_be_done_is_one_sentence_and_an_exit_code(small_course, caps
         assert course.main(arguments) == code
         error = capsys.readouterr().err
         assert words in error and "Traceback" not in error
+
+
+def test_a_full_disk_is_one_sentence_and_the_stages_before_it_are_kept(small_course, capsys):
+    run, write = small_course
+    write(
+        **{
+            "02_augment": "(cfg.folder / 'train.jsonl').symlink_to('/dev/full'); open(cfg.folder / 'train.jsonl', 'w').write('x' * 10**6)"
+        }
+    )
+    assert _run() == 1
+    error = capsys.readouterr().err
+    assert "is full: free some space and run the same command again" in error and len(error.splitlines()) == 1
+    assert records.load(run, "01_data").record["status"] == "complete"
+    (run / "02_augment" / "train.jsonl").unlink()
+    write()
+    assert _run() == 0
+    assert (run / "01_data" / "runs").read_text() == "x"
+
+
+def test_the_last_line_of_a_notebook_is_shown_on_a_terminal_and_nowhere_else():
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    for terminal, shown in ((Terminal(), "\r\x1b[K  step 5/73\r\x1b[K"), (io.StringIO(), "")):
+        ticker = course.Ticker(terminal)
+        ticker.write("loading\nstep 5/73\n\n")
+        ticker.clear()
+        assert terminal.getvalue() == shown
 
 
 def test_two_runners_do_not_work_on_one_run(small_course, capsys):

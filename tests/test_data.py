@@ -8,12 +8,13 @@ from helpers.conversations import Conversation, Message, Metadata, read_conversa
 from helpers.data.anonymise import anonymise
 from helpers.data.augmentation import CounterfactualSet, contrast, expand, read_counterfactuals, split_sets
 from helpers.data.intake import TooFewDialogues, take_in
-from helpers.data.quality import check, check_all, japanese_share
+from helpers.data.quality import check, check_all
 from helpers.data.raw_chats import load_raw_chats
 from helpers.data.register import register_of
 from helpers.data.split import first_turn, split_dialogues
 from helpers.data.statistics import distinct, tokens_read_and_learned
 from helpers.data.wrap import level_for, wrap_with_persona
+from helpers.japanese import japanese_share
 from helpers.persona import LEVELS
 from helpers.settings import ROOT
 from helpers.supervision import supervise_all
@@ -161,7 +162,7 @@ def test_what_people_wrote_passes_and_most_of_the_raw_corpus_does_not(written, s
 
 def test_japanese_share_counts_letters_only():
     assert japanese_share("そうだね😊 12時！") == 1.0
-    assert japanese_share("hello") == 0.0
+    assert japanese_share("hello") == japanese_share("😊！") == 0.0
 
 
 def test_a_sample_of_raw_chats_is_seeded():

@@ -13,8 +13,8 @@ from helpers.evaluate.persona_rules import Situation, check
 from helpers.evaluate.scenarios import Scenario, leaks, read_scenarios
 from helpers.evaluate.scoreboard import forest_plot, markdown_table, scoreboard
 from helpers.figures import save
-from helpers.generation import Reply
 from helpers.persona import system_prompt
+from helpers.replies import Reply
 from helpers.settings import ROOT
 
 SCENARIOS = ROOT / "data" / "scenarios"

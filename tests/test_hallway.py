@@ -1,5 +1,6 @@
 """Hallway: schema and quarantine, persona card, settings, run records, files."""
 
+import dataclasses
 import json
 
 import pytest
@@ -101,6 +102,26 @@ def test_the_next_stage_refuses_what_is_missing_interrupted_or_changed(tmp_path,
     (cfg.folder / "train.jsonl").write_text("y")
     with pytest.raises(records.Mismatch, match="train.jsonl"):
         records.load(cfg.run, "01_data")
+
+
+def test_a_stage_made_with_another_base_model_or_template_is_refused(tmp_path, monkeypatch, tiny, tokenizer):
+    monkeypatch.setattr(settings, "OUTPUTS", tmp_path)
+    first = records.start(settings.resolve("03_lora", {"profile": "smoke"}))
+    first.uses(tiny, tokenizer)
+    (first.folder / "model").mkdir()
+    first.finish({}, ["model"])
+    second = records.start(settings.resolve("05_dpo", {"profile": "smoke"}))
+    second.uses(tiny, tokenizer)
+    with pytest.raises(records.MissingStage, match="method='lora'"):
+        _ = second.reads("03_lora").adapter
+    second.uses(dataclasses.replace(tiny, sha256="0"), tokenizer)
+    with pytest.raises(records.Mismatch, match="another base model"):
+        second.reads("03_lora")
+    other = tiny.load_tokenizer()
+    other.chat_template += " "
+    second.uses(tiny, other)
+    with pytest.raises(records.Mismatch, match="another chat template"):
+        second.reads("03_lora")
 
 
 def test_nothing_half_written_takes_the_old_ones_place(tmp_path):

@@ -30,12 +30,13 @@ def test_one_parameters_cell_of_plain_literals_with_every_parameter_of_the_stage
     assert set(values.values()) == {None}
 
 
-def test_committed_without_outputs_errors_widget_state_or_machine_paths(notebook):
+def test_committed_with_the_outputs_that_nbval_compares_and_no_others(notebook):
     path, nb = notebook
     assert "widgets" not in nb["metadata"]
     for cell in nb["cells"]:
-        assert not any(o["output_type"] == "error" for o in cell.get("outputs", []))
-        assert cell.get("execution_count") is None
+        assert bool(cell.get("outputs")) == ("nbval-check-output" in cell["metadata"].get("tags", []))
+        assert all(o["output_type"] == "stream" for o in cell.get("outputs", []))
+        assert cell.get("execution_count") is None and "execution" not in cell["metadata"]
     assert not re.search(r"/(home|root|tmp|work)/\w", path.read_text(encoding="utf-8"))
 
 

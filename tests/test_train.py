@@ -2,12 +2,14 @@
 
 import dataclasses
 import math
+import shutil
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from helpers import records, settings
+from helpers.families import stop_token_ids
 from helpers.supervision import supervise
 from helpers.train import checkpoints, preferences, preflight, quantized, sft
 from helpers.train.lm_head import DirectLogProb, direct_lm_head
@@ -121,6 +123,34 @@ def test_an_interrupted_run_goes_on_and_ends_where_the_uninterrupted_one_does(st
 
     assert second.state.global_step == whole.state.global_step == 4
     assert losses(second) == pytest.approx(losses(whole), abs=1e-5)
+
+
+def test_full_fine_tuning_trains_every_weight_resumes_and_is_saved_whole(tiny, tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(settings, "OUTPUTS", tmp_path)
+    cfg = settings.resolve("03_lora", {"profile": "smoke", "method": "full", "max_steps": 4, "batch_size": 2})
+    rows = [supervise(tokenizer, [CHAT[1], {"role": "assistant", "content": f"おかえり{i}"}]) for i in range(8)]
+
+    def trainer_at(folder):
+        return sft.make_trainer(sft.load_base(tiny, cfg, full=True), tokenizer, rows, rows[:2], cfg, folder, None)
+
+    whole = trainer_at(tmp_path / "whole")
+    before = {name: p.detach().clone() for name, p in whole.model.named_parameters()}
+    loss_before = sft.validation_loss(whole, "cpu")
+    sft.run(whole, "cpu")
+    loss_after = sft.validation_loss(whole, "cpu")
+    assert loss_after < loss_before
+    assert all(p.requires_grad and not torch.equal(p, before[name]) for name, p in whole.model.named_parameters())
+
+    shutil.copytree(tmp_path / "whole" / "checkpoint-2", tmp_path / "cut" / "checkpoint-2")
+    second = trainer_at(tmp_path / "cut")
+    sft.run(second, "cpu")
+    assert sft.validation_loss(second, "cpu") == pytest.approx(loss_after, abs=1e-5)
+
+    sft.save(whole, tokenizer, tmp_path / "model")
+    saved = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)
+    for name, p in saved.named_parameters():
+        assert torch.equal(p, whole.model.get_parameter(name)), name
+    assert stop_token_ids(tokenizer) == saved.generation_config.eos_token_id
 
 
 def test_trl_with_the_direct_head_gives_the_models_own_loss(stage, tiny, tokenizer, tmp_path):

@@ -17,6 +17,7 @@ import yaml
 from helpers.conversations import Conversation
 from helpers.data.register import is_mixed, register_of, sentences
 from helpers.files import write_atomically
+from helpers.japanese import japanese_share
 from helpers.persona import PersonaCard
 
 MIN_REPLY_CHARS = 4
@@ -65,13 +66,6 @@ class Verdict:
     @property
     def passes(self) -> bool:
         return not self.reasons
-
-
-def japanese_share(text: str) -> float:
-    """Share of the letters of `text` that are kana or kanji, 0 to 1; 1 where there are no letters."""
-    letters = [c for c in text if unicodedata.category(c).startswith("L")]
-    japanese = sum(unicodedata.name(c, "").startswith(("HIRAGANA", "KATAKANA", "CJK")) for c in letters)
-    return japanese / len(letters) if letters else 1.0
 
 
 def check_reply(user: str, reply: str, level: str, card: PersonaCard) -> list[Reason]:

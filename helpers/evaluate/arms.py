@@ -13,9 +13,8 @@ from typing import Literal, Protocol
 
 from helpers.evaluate.scenarios import Scenario
 from helpers.files import sha256_json, write_atomically
-from helpers.generation import Reply
 from helpers.persona import Level, PersonaCard, system_prompt
-from helpers.records import Artifacts
+from helpers.replies import Reply
 
 PROBE_LEVELS: tuple[Level, ...] = ("friend", "stranger")
 
@@ -43,20 +42,6 @@ class Arm:
     model: str
     prompt: Literal["bare", "persona"]
     weights: str = ""
-
-
-def adapter_of(stage: Artifacts) -> Path:
-    """The LoRA adapter that a training stage left.
-
-    Raises:
-        ValueError: it trained all weights and left no adapter.
-    """
-    if "adapter" not in stage.record["artifacts"]:
-        raise ValueError(
-            f"Stage {stage.folder.name} left no adapter (method='full'?): run it with method='lora', "
-            "for this evaluation serves adapters on one base."
-        )
-    return stage / "adapter"
 
 
 @dataclass

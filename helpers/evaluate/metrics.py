@@ -21,8 +21,9 @@ from functools import cache
 import numpy as np
 
 from helpers.evaluate.arms import Transcript
-from helpers.evaluate.persona_rules import EMOJI, Situation, answers_probe, check, has_words, japanese_share, sentences
+from helpers.evaluate.persona_rules import EMOJI, Situation, answers_probe, check, has_words, sentences
 from helpers.evaluate.scenarios import Scenario
+from helpers.japanese import japanese_share
 from helpers.persona import PersonaCard
 
 METRICS = {

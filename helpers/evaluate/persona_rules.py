@@ -9,13 +9,13 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from helpers.japanese import japanese_share, letters
 from helpers.persona import Level, PersonaCard
 
 _PICTURE = (
     "[\U0001f1e6-\U0001f1ff\U0001f300-\U0001faff\u2600-\u2604\u2607-\u2660\u2662-\u2668\u2670-\u27bf\u2b50\u2b55]"
 )
 EMOJI = re.compile(f"{_PICTURE}[\ufe0f\U0001f3fb-\U0001f3ff]*(?:\u200d{_PICTURE}[\ufe0f\U0001f3fb-\U0001f3ff]*)*")
-_JAPANESE = re.compile("[\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f]")
 _KANA = re.compile("[\u3040-\u30ff\uff66-\uff9f]")
 _TAIL = r"(?:か|ね|よ|な|わ|の|が|し|さ|けど|けれど|から|ので|のに|もの|もん|って|っけ|[ー〜～ぇえっ])*$"
 _DESU_MASU = re.compile(rf"(?:です|でした|でしょう|ます|ました|ません|ましょう){_TAIL}")
@@ -34,18 +34,12 @@ class Situation:
     system: str = ""
 
 
-def japanese_share(text: str) -> float:
-    """Share of `text`'s letters that are kana or kanji, 0 to 1; 0 if it has no letter."""
-    letters = [c for c in text if unicodedata.category(c).startswith("L")]
-    return sum(bool(_JAPANESE.match(c)) for c in letters) / len(letters) if letters else 0.0
-
-
 def is_japanese(text: str) -> bool:
     """At least four fifths of the letters are Japanese, and from ten letters on at least a fifth are kana (else it
     is Chinese)."""
-    letters = [c for c in text if unicodedata.category(c).startswith("L")]
-    kana = sum(bool(_KANA.match(c)) for c in letters)
-    return japanese_share(text) >= MIN_JAPANESE and (len(letters) < 10 or kana / len(letters) >= MIN_KANA)
+    found = letters(text)
+    kana = sum(bool(_KANA.match(c)) for c in found)
+    return japanese_share(text) >= MIN_JAPANESE and (len(found) < 10 or kana / len(found) >= MIN_KANA)
 
 
 def has_words(text: str) -> bool:

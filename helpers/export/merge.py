@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from helpers.base_model import BaseModel
 from helpers.export.serving_files import write_serving_files
 from helpers.files import whole_folder
+from helpers.quiet import hide_gptqmodel
 from helpers.records import Mismatch
 
 WEIGHTS = "adapter_model.safetensors"
@@ -41,6 +42,7 @@ def load_adapted(base: BaseModel, adapter: Path, trained_on: str) -> PeftModel:
             "give the 16- or 32-bit base."
         )
     names = _tensor_names(adapter)
+    hide_gptqmodel()
     model = AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.float32)
     try:
         adapted = PeftModel.from_pretrained(model, adapter, torch_device="cpu")

@@ -16,9 +16,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
-from helpers.settings import ROOT
 from helpers.supervision import Row
 
 LOG_LINES = 15
@@ -50,7 +49,7 @@ def run(
         question.write_text(json.dumps(job), encoding="utf-8")
         process = subprocess.Popen(
             [sys.executable, "-m", module, question, result, str(os.getpid())],
-            cwd=ROOT,
+            cwd=folder,  # some libraries leave files of their own where they run
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},

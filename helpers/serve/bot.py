@@ -8,8 +8,8 @@ import sys
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
-from helpers.generation import Reply
 from helpers.persona import LEVELS, Level, PersonaCard, load_persona, system_prompt
+from helpers.replies import Reply
 from helpers.serve.client import ChatClient, ChatError, ContextOverflow
 from helpers.serve.dotenv_file import BotSettings, DotenvError, read_dotenv
 from helpers.settings import ROOT

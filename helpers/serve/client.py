@@ -1,6 +1,6 @@
 """Asking a companion over HTTP: one reply, a stream, or a batch.
 
-In: chats in the form `[{"role", "content"}]`. Out: `generation.Reply`, or `ChatError` with one sentence. Thin over the
+In: chats in the form `[{"role", "content"}]`. Out: `Reply`, or `ChatError` with one sentence. Thin over the
 `openai` package; works with any server that speaks its protocol.
 """
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import openai
 
-from helpers.generation import Reply
+from helpers.replies import Reply
 
 Chat = Sequence[dict[str, str]]
 

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PrinterCallback
 from trl import DPOConfig, DPOTrainer
 
 from helpers.base_model import BaseModel
 from helpers.files import whole_folder
 from helpers.persona import PersonaCard
+from helpers.quiet import hide_gptqmodel
 from helpers.settings import Settings
 from helpers.supervision import supervise
 from helpers.train.lm_head import direct_lm_head
@@ -26,6 +27,7 @@ from helpers.train.sft import common_arguments, load_base
 
 def load_policy(base: BaseModel, adapter: Path, settings: Settings) -> PeftModel:
     """The base with the SFT adapter on it, trainable."""
+    hide_gptqmodel()
     return PeftModel.from_pretrained(load_base(base, settings), adapter, is_trainable=True)
 
 
@@ -48,7 +50,7 @@ def make_trainer(
         precompute_ref_batch_size=settings.batch_size,
     )
     with direct_lm_head(settings.hardware.device):
-        return DPOTrainer(
+        trainer = DPOTrainer(
             model=policy,
             args=arguments,
             train_dataset=as_preference_dataset(pairs, card),
@@ -56,6 +58,8 @@ def make_trainer(
             processing_class=tokenizer,
             callbacks=[LossGuard()],
         )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
 
 def evaluate(trainer: DPOTrainer, device: str) -> dict[str, float]:

@@ -10,11 +10,18 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 from peft import PeftConfig, PeftModel
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+)
 from trl import SFTConfig, SFTTrainer
 
 from helpers.base_model import BaseModel
 from helpers.files import whole_folder
+from helpers.quiet import hide_gptqmodel
 from helpers.settings import Settings
 from helpers.supervision import Row
 from helpers.train.allocator import keep_freed_memory
@@ -96,8 +103,9 @@ def make_trainer(
         train_sampling_strategy="group_by_length",
         eval_strategy="no",
     )
+    hide_gptqmodel()
     with direct_lm_head(settings.hardware.device):
-        return SFTTrainer(
+        trainer = SFTTrainer(
             model=model,
             args=arguments,
             train_dataset=as_dataset(train),
@@ -106,6 +114,8 @@ def make_trainer(
             peft_config=peft_config,
             callbacks=[LossGuard()],
         )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
 
 def run(trainer, device: str, curve: LiveCurve | None = None) -> None:
