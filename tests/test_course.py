@@ -94,16 +94,13 @@ def test_what_cannot_be_done_is_one_sentence_and_an_exit_code(small_course, caps
 
 def test_a_full_disk_is_one_sentence_and_the_stages_before_it_are_kept(small_course, capsys):
     run, write = small_course
-    write(
-        **{
-            "02_augment": "(cfg.folder / 'train.jsonl').symlink_to('/dev/full'); open(cfg.folder / 'train.jsonl', 'w').write('x' * 10**6)"
-        }
-    )
+    full = "target = cfg.folder / 'x'; target.symlink_to('/dev/full'); target.write_text('x' * 10**6)"
+    write(**{"02_augment": full})
     assert _run() == 1
     error = capsys.readouterr().err
     assert "is full: free some space and run the same command again" in error and len(error.splitlines()) == 1
     assert records.load(run, "01_data").record["status"] == "complete"
-    (run / "02_augment" / "train.jsonl").unlink()
+    (run / "02_augment" / "x").unlink()
     write()
     assert _run() == 0
     assert (run / "01_data" / "runs").read_text() == "x"

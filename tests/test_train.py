@@ -143,6 +143,7 @@ def test_full_fine_tuning_trains_every_weight_resumes_and_is_saved_whole(tiny, t
 
     shutil.copytree(tmp_path / "whole" / "checkpoint-2", tmp_path / "cut" / "checkpoint-2")
     second = trainer_at(tmp_path / "cut")
+    assert sft.validation_loss(second, "cpu") == pytest.approx(loss_before, abs=1e-5)
     sft.run(second, "cpu")
     assert sft.validation_loss(second, "cpu") == pytest.approx(loss_after, abs=1e-5)
 
@@ -193,6 +194,30 @@ def test_nf4_layers_are_packed_and_counted(stage, tiny):
     packed, whole = quantized.bytes_by_part(model), quantized.bytes_by_part(plain)
     assert packed["linear layers"] < whole["linear layers"] / 5
     assert set(packed) >= {"embeddings", "linear layers", "norms"}
+
+
+def test_gradients_pass_through_4_bit_layers_also_after_an_evaluation(stage, tiny, tokenizer):
+    """Against a plain model that holds the same, de-quantized weights."""
+    from bitsandbytes.functional import dequantize_4bit
+    from peft import LoraConfig, get_peft_model
+
+    model = sft.load_base(tiny, stage.settings, quantization=quantized.nf4(stage.settings.hardware))
+    plain = sft.load_base(tiny, stage.settings)
+    for name in quantized.four_bit_layers(model):
+        packed = model.get_submodule(name).weight
+        plain.get_submodule(name).weight.data = dequantize_4bit(packed.data, packed.quant_state).to(torch.float32)
+    ids = torch.tensor([supervise(tokenizer, CHAT).input_ids])
+    gradients = []
+    for base in (model, plain):
+        torch.manual_seed(0)
+        adapted = get_peft_model(base, LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False))
+        with torch.no_grad():
+            adapted.eval()(input_ids=ids)
+        adapted.train()(input_ids=ids, labels=ids).loss.backward()
+        gradients.append({name: p.grad for name, p in adapted.named_parameters() if p.requires_grad})
+    for name, gradient in gradients[1].items():
+        assert gradient.abs().max() > 0, name
+        torch.testing.assert_close(gradients[0][name].float(), gradient.float(), rtol=1e-3, atol=1e-5)
 
 
 def test_preference_pairs_are_sound(card):

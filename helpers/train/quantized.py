@@ -21,6 +21,20 @@ def nf4(hardware: Hardware) -> BitsAndBytesConfig:
     )
 
 
+def keep_differentiable(model: PreTrainedModel) -> None:
+    """Keep 4-bit layers on a CPU in the layout through which gradients pass.
+
+    On a CPU with AVX512-BF16, bitsandbytes 0.50 repacks a layer for inference the first time that the model is
+    evaluated, and never back: from then on its product has no gradient, and adapters below it learn from the residual
+    stream alone, with nothing but a warning.
+    """
+    import bitsandbytes
+
+    for module in model.modules():
+        if isinstance(module, bitsandbytes.nn.Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+
+
 def four_bit_layers(model: PreTrainedModel) -> list[str]:
     """Names of the linear layers whose weights bitsandbytes really holds as packed 4-bit values."""
     import bitsandbytes

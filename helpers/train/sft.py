@@ -29,6 +29,7 @@ from helpers.train.checkpoints import last_checkpoint, restore_adapter
 from helpers.train.lm_head import direct_lm_head
 from helpers.train.monitor import LiveCurve, LossGuard
 from helpers.train.preflight import check_rows, check_tokenizer
+from helpers.train.quantized import keep_differentiable
 
 
 def load_base(
@@ -39,13 +40,16 @@ def load_base(
     hardware = settings.hardware
     keep_freed_memory()
     dtype = torch.float32 if full and hardware.device == "cpu" else hardware.dtype
-    return AutoModelForCausalLM.from_pretrained(
+    model = AutoModelForCausalLM.from_pretrained(
         base.path,
         dtype=dtype,
         attn_implementation=hardware.attention,
         device_map=hardware.device,
         quantization_config=quantization,
     )
+    if quantization is not None:
+        keep_differentiable(model)
+    return model
 
 
 def as_dataset(rows: Sequence[Row]) -> Dataset:
