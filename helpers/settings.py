@@ -73,7 +73,8 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
     "05_dpo": {
         "preferences": ("data/preferences",) * 3,
         "beta": (0.1, 0.1, 0.1),
-        "learning_rate": (1e-3, 5e-5, 5e-6),
+        "sft_weight": (1.0, 1.0, 0.2),
+        "learning_rate": (1e-3, 2e-5, 5e-6),
         "epochs": (1, 1, 2),
         "max_steps": (3, -1, -1),
         "save_steps": (2, 5, 50),
@@ -84,8 +85,8 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
     },
     "06_merge_quantize": {
         "calibration_rows": (8, 16, 256),
-        "perplexity_rows": (4, 18, 200),
-        "parity_rows": (2, 4, 8),
+        "perplexity_rows": (4, 12, 200),
+        "parity_rows": (2, 2, 8),
         "num_ctx": (4096, 4096, 4096),
         "schemes": (("gptq", "awq"),) * 3,
         "adapter": ("05_dpo",) * 3,
@@ -125,15 +126,21 @@ class Hardware:
     reason: str
 
 
+_EAGER = "Attention is eager: on a CPU it trains faster than SDPA."
+
+
 def detect_hardware() -> Hardware:
     """Device, dtype and attention for training, and why."""
     if not torch.cuda.is_available():
         chip = torch.cpu.get_capabilities()
         for feature in ("amx_bf16", "avx512_bf16"):
             if chip.get(feature):
-                why = f"No CUDA GPU; the CPU multiplies bfloat16 natively ({feature}): frozen weights in bfloat16."
-                return Hardware("cpu", torch.bfloat16, "sdpa", why)
-        return Hardware("cpu", torch.float32, "sdpa", "No CUDA GPU, and the CPU would emulate bfloat16: float32.")
+                why = (
+                    f"No CUDA GPU; the CPU multiplies bfloat16 natively ({feature}): bfloat16, trained weights float32."
+                )
+                return Hardware("cpu", torch.bfloat16, "eager", f"{why} {_EAGER}")
+        why = "No CUDA GPU, and the CPU would emulate bfloat16: float32."
+        return Hardware("cpu", torch.float32, "eager", f"{why} {_EAGER}")
     name = torch.cuda.get_device_name()
     if torch.cuda.is_bf16_supported(including_emulation=False):
         return Hardware(

@@ -385,6 +385,9 @@ def test_vllm_serves_the_prompt_that_training_used(tiny, tokenizer, card, tmp_pa
         )
         with urllib.request.urlopen(request) as answer:
             tokens = json.load(answer)["tokens"]
+        # More tokens at once than one batch of vLLM's takes, each with a seed: a CPU's vLLM must not split a prompt.
+        long = [user("あのね、" * 100 + str(i)) for i in range(24)]
+        assert len(ChatClient(server.base_url, server.api_key, "tiny").batch(long, max_tokens=4, concurrency=24)) == 24
         pids = [p.pid for p in psutil.Process(server._watchdog.pid).children(recursive=True)]
     assert reply.tokens <= 4
     assert tokens == list(

@@ -100,6 +100,8 @@ class VLLMServer:
         if not torch.cuda.is_available():
             # Compiling costs a CPU minutes at each start; few sequences keep the warm-up short.
             command += ["--enforce-eager", "--max-num-seqs", "32"]
+            # vLLM 0.32 ends ("CPU Generator does not use offset") when it splits the prompt of a request with a seed.
+            command += ["--no-enable-chunked-prefill"]
         if self.adapters:
             command += ["--enable-lora", "--max-loras", str(len(self.adapters))]
             command += ["--max-lora-rank", str(max_lora_rank(self.adapters))]

@@ -40,12 +40,17 @@ def make_trainer(
     settings: Settings,
     folder: Path,
 ) -> DPOTrainer:
-    """A DPOTrainer over `pairs`, evaluated on `held_out`; reference log-probabilities are computed once."""
+    """A DPOTrainer over `pairs`, evaluated on `held_out`; reference log-probabilities are computed once.
+
+    The SFT loss on the better replies is added with `settings.sft_weight` (Pang et al., 2024, arXiv:2404.19733):
+    the preference alone is also satisfied by taking probability from both replies.
+    """
     check_tokenizer(tokenizer)
     arguments = DPOConfig(
         **common_arguments(settings, folder),
         beta=settings.beta,
-        loss_type="sigmoid",
+        loss_type=["sigmoid", "sft"],
+        loss_weights=[1.0, settings.sft_weight],
         precompute_ref_log_probs=True,
         precompute_ref_batch_size=settings.batch_size,
     )

@@ -30,22 +30,32 @@ class DirectLogProb(torch.autograd.Function):
         factor = scale / temperature
         results: dict[str, list[torch.Tensor]] = {name: [] for name in {"log_probs", *outputs}}
         slopes = []
+        head = weight.to(hidden.dtype)
+        # The same tables of [chunk, V] for all chunks: page faults of fresh ones cost more than the arithmetic.
+        rows = min(TOKENS_AT_ONCE, len(hidden))
+        low, full = hidden.new_empty(rows, len(weight)), hidden.new_empty(2, rows, len(weight), dtype=torch.float32)
         for h, t in zip(hidden.split(TOKENS_AT_ONCE), targets.split(TOKENS_AT_ONCE), strict=True):
-            logits = torch.nn.functional.linear(h, weight.to(h.dtype), bias).float().mul_(factor)
-            log_z = logits.logsumexp(-1)
-            results["log_probs"].append(logits.gather(-1, t.unsqueeze(-1)).squeeze(-1) - log_z)
+            n, t = len(h), t.unsqueeze(-1)
+            products, logits, p = low[:n], full[0, :n], full[1, :n]
+            torch.mm(h, head.T, out=products)
+            logits.copy_(products if bias is None else products + bias).mul_(factor)
             if "mean_logits" in outputs:
                 results["mean_logits"].append(logits.mean(-1))
+            highest = logits.amax(-1, keepdim=True)
+            logits.sub_(highest)
+            target = logits.gather(-1, t)
+            torch.exp(logits, out=p)
+            z = p.sum(-1, keepdim=True)
+            results["log_probs"].append((target - z.log()).squeeze(-1))
             if "is_top1" in outputs:
-                results["is_top1"].append(logits.argmax(-1) == t)
-            log_p = logits.sub_(log_z.unsqueeze(-1))
-            p = log_p.exp()
+                results["is_top1"].append((target == 0).squeeze(-1))
             if "entropy" in outputs:
-                results["entropy"].append(-torch.linalg.vecdot(p, log_p))
+                results["entropy"].append(z.log().squeeze(-1) - torch.linalg.vecdot(p, logits) / z.squeeze(-1))
             if "log_sum_sq_probs" in outputs:
-                results["log_sum_sq_probs"].append(p.square().sum(-1).log())
+                results["log_sum_sq_probs"].append((torch.linalg.vecdot(p, p) / z.squeeze(-1).square()).log())
             if ctx.needs_input_grad[0]:
-                slopes.append(factor * (weight[t].float() - (p.to(h.dtype) @ weight.to(h.dtype)).float()))
+                products.copy_(p)
+                slopes.append(factor * (weight[t.squeeze(-1)].float() - (products @ head).float() / z))
         ctx.set_materialize_grads(False)
         if slopes:
             ctx.save_for_backward(torch.cat(slopes))

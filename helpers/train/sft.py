@@ -73,7 +73,7 @@ def common_arguments(settings: Settings, folder: Path) -> dict[str, object]:
         "gradient_accumulation_steps": settings.gradient_accumulation,
         "gradient_checkpointing": settings.hardware.device == "cuda",
         "max_length": settings.max_length,
-        "bf16": settings.hardware.device == "cuda" and settings.hardware.dtype == torch.bfloat16,
+        "bf16": settings.hardware.dtype == torch.bfloat16,
         "use_cpu": settings.hardware.device == "cpu",
         "dataloader_pin_memory": settings.hardware.device == "cuda",
         "save_strategy": "steps",
