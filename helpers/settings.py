@@ -57,7 +57,7 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
     | {
         "method": ("lora", "lora", "lora"),
         "learning_rate": (1e-3, 1e-3, 2e-4),
-        "epochs": (1, 1, 3),
+        "epochs": (1, 2, 3),
         "max_steps": (4, -1, -1),
         "save_steps": (2, 20, 100),
         "max_new_tokens": (8, 60, 120),

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from helpers import records, settings
+from helpers.base_model import resolve_base_model
 from helpers.conversations import Conversation, read_conversations
 from helpers.files import whole_folder, write_atomically
 from helpers.persona import LEVELS, PersonaCard, load_persona, system_prompt
@@ -85,6 +86,18 @@ def test_unknown_parameters_are_errors_with_the_nearest_name():
 def test_a_parameter_left_at_none_has_the_profiles_value():
     cfg = settings.resolve("03_lora", {"profile": "smoke", "lora_r": None, "epochs": 7})
     assert (cfg.lora_r, cfg.epochs, cfg.base_model) == (4, 7, "tiny")
+
+
+def test_a_base_model_that_does_not_exist_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for name, words in (
+        ("nobody/no-such-model", "There is no base model 'nobody/no-such-model'"),
+        ("no model at all", "There is no base model"),
+        (str(tmp_path), "config.json is missing"),
+    ):
+        with pytest.raises(FileNotFoundError, match=words) as error:
+            resolve_base_model(name)
+        assert "\n" not in str(error.value)
 
 
 def test_the_next_stage_refuses_what_is_missing_interrupted_or_changed(tmp_path, monkeypatch):
