@@ -1,4 +1,4 @@
-# course · lab · chat · test · bench · lock · clean. Each sets up what it needs; nothing but Python 3.11+ and make is asked for.
+# course · lab · chat · test · bench · lock · clean. Each sets up what it needs.
 PYTHON ?= python3
 BIN := .venv/bin
 GPU := $(shell nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -n 1)
@@ -41,9 +41,9 @@ distclean: clean
 	rm -rf .venv *.egg-info
 
 .venv/.installed: $(SET) pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; $(PYTHON) is older. Name another: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { echo "Python 3.11, 3.12 or 3.13 is needed, for which all packages have builds; $(PYTHON) is $$($(PYTHON) -V). Name another: make PYTHON=python3.12"; exit 1; }
 	@echo "$(if $(GPU),NVIDIA GPU found ($(GPU)): taking the GPU set,No NVIDIA GPU found: taking the CPU set), $(SET). This takes some minutes, once."
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 ifeq ($(GPU),)
 	@$(PIP) --no-deps '$(TORCH)' 2>/dev/null || $(PIP) --no-deps --index-url $(TORCH_CPU_INDEX) '$(TORCH)'
 	@$(PIP) --no-deps -r $(SET)

@@ -196,8 +196,16 @@ def _given(pairs: list[str]) -> dict[str, object]:
         name, equals, value = pair.partition("=")
         if not equals:
             raise CourseError(f"-p takes name=value, not {pair!r}.")
-        given[name] = yaml.safe_load(value)
+        given[name] = _literal(value)
     return given
+
+
+def _literal(text: str) -> object:
+    value = yaml.safe_load(text)
+    try:
+        return float(value) if isinstance(value, str) else value  # YAML 1.1 takes 5e-4 for a word
+    except ValueError:
+        return value
 
 
 def _sentence(error: Exception) -> str:

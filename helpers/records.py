@@ -8,6 +8,7 @@ import json
 import logging
 import platform
 import resource
+import shutil
 import sys
 import threading
 import time
@@ -129,9 +130,14 @@ class Stage:
         return self._memory.highest()
 
     def finish(self, metrics: dict[str, object], artifacts: list[str]) -> dict[str, object]:
-        """Mark the stage complete. `artifacts` are files or folders, relative to the stage's folder."""
+        """Mark the stage complete, and delete its checkpoints, so that running it again begins anew.
+
+        `artifacts` are files or folders, relative to the stage's folder.
+        """
         hashes = {name: artifact_sha256(self.folder / name) for name in artifacts}
-        return self._write("complete", metrics=metrics, artifacts=hashes)
+        record = self._write("complete", metrics=metrics, artifacts=hashes)
+        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+        return record
 
     def _write(self, status: str, **more: object) -> dict[str, object]:
         hardware = self.settings.hardware

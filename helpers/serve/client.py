@@ -160,7 +160,8 @@ class ChatClient:
             ) from error
         except openai.APIConnectionError as error:
             raise ChatError(
-                f"No server answers at {self.base_url}: start one (notebook 07, or `make chat`) and try again."
+                f"No server answers at {self.base_url}: start one (`python -m helpers.serve.chat --serve`) and try "
+                "again."
             ) from error
         except openai.BadRequestError as error:
             if "maximum context length" in str(error):

@@ -42,7 +42,10 @@ def read_dotenv(path: Path) -> BotSettings:
         DotenvError: no such file, another provider than local, or a value that is missing or no URL.
     """
     if not path.is_file():
-        raise DotenvError(f"There is no {path}: run notebook 07, or copy .env.example and fill it in.")
+        raise DotenvError(
+            f"There is no {path}: copy .env.example and fill it in, or start her with `python -m helpers.serve.chat "
+            "--serve`, which writes one."
+        )
     values = dotenv_values(path, interpolate=False)
     provider = values.get("DEFAULT_LLM_PROVIDER")
     if provider != "local":
