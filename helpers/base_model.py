@@ -5,6 +5,7 @@ hash that later stages compare. With no hub at hand the workbench brings Gemma 3
 package) and converts it once into a cached safetensors checkpoint.
 """
 
+import errno
 import json
 import os
 import tempfile
@@ -79,6 +80,8 @@ def _from_hub(name: str) -> BaseModel:
     try:
         path = Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        if getattr(error, "errno", None) == errno.ENOSPC:
+            raise
         raise FileNotFoundError(
             f"There is no base model {name!r}: it is no local folder, and the hub did not give it "
             f"({type(error).__name__}). Use 'embedded', a folder, or a hub id that this machine can reach."

@@ -73,27 +73,27 @@ def notebook_parameters(stage: str, profile: str, run_name: str, given: dict[str
 
 
 def fingerprint(stage: str, profile: str, run_name: str, given: dict[str, object]) -> str:
-    """Hash of what decides a stage's outcome: settings, the notebook's code, data files, and the artifacts before it.
-
-    Two equal fingerprints mean that the stage need not run again.
-    """
+    """Hash of a stage's settings and of its notebook's code."""
     column = PROFILES.index(profile)
     values = {name: triple[column] for name, triple in parameters_of(stage).items()}
     values |= notebook_parameters(stage, profile, run_name, given)
     cells = json.loads((NOTEBOOKS / f"{stage}.ipynb").read_text(encoding="utf-8"))["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    return sha256_json([values, code, records.data_sha256(ROOT / "data")])
+    return sha256_json([values, code])
 
 
 def is_current(run: Path, stage: str, mark: str) -> bool:
-    """Whether `stage` finished with this fingerprint, on the artifacts that the stages before it now have."""
+    """Whether `stage` finished with this fingerprint, on the data and earlier artifacts that there are now."""
     try:
-        artifacts = records.load(run, stage)
+        inputs = records.load(run, stage).record["inputs"]
         marked = (run / stage / "fingerprint").read_text() == mark
-        upstream = {name: records.load(run, name).sha256 for name in artifacts.record["inputs"] if name in STAGES}
+        now = {
+            name: records.load(run, name).sha256 if name in STAGES else records.data_sha256(ROOT / name)
+            for name in inputs
+        }
     except (FileNotFoundError, records.Mismatch):
         return False
-    return marked and all(artifacts.record["inputs"][name] == digest for name, digest in upstream.items())
+    return marked and now == inputs
 
 
 @contextmanager
@@ -136,6 +136,7 @@ def run_stage(run: Path, stage: str, parameters: dict[str, object]) -> None:
         CourseError: the notebook raised; its last line is the reason.
     """
     import papermill
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     output = run / stage / f"{stage}.ipynb"
@@ -158,6 +159,11 @@ def run_stage(run: Path, stage: str, parameters: dict[str, object]) -> None:
     except PapermillExecutionError as error:
         raise CourseError(
             f"{stage} stopped: {error.ename}: {error.evalue} (the notebook so far: {_shown(output)})"
+        ) from error
+    except DeadKernelError as error:
+        raise CourseError(
+            f"{stage} stopped: its kernel was killed, most often for lack of memory: free some, or lower batch_size, "
+            "then run the same command again."
         ) from error
     finally:
         ticker.clear()
@@ -223,13 +229,15 @@ def _shown(path: Path) -> str:
 
 
 def stage_table(run: Path) -> list[str]:
-    """Lines of stage, status, minutes and peak memory."""
-    lines = [f"{'stage':<18} {'status':<9} {'time':>8} {'peak memory':>12}"]
-    for record in records.status(run):
+    """Lines of stage, status, minutes and peak memory, and their sum and maximum."""
+    lines, found = [f"{'stage':<18} {'status':<9} {'time':>8} {'peak memory':>12}"], records.status(run)
+    for record in found:
         clock = f"{record['seconds'] / 60:.1f} min" if "seconds" in record else "–"
         peak = f"{record['peak_memory_bytes'] / 2**30:.1f} GiB" if record.get("peak_memory_bytes") else "–"
         lines.append(f"{record['stage']:<18} {record['status']:<9} {clock:>8} {peak:>12}")
-    return lines
+    minutes = sum(record.get("seconds", 0) for record in found) / 60
+    highest = max(record.get("peak_memory_bytes") or 0 for record in found) / 2**30
+    return [*lines, f"{'all':<28} {minutes:>4.1f} min {highest:>8.1f} GiB"]
 
 
 def scoreboard_lines(run: Path) -> list[str]:

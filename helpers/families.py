@@ -1,7 +1,7 @@
 """Model families: what differs from one to the next when a companion is trained and served.
 
 In: a tokenizer. Out: its `Family`, and a tokenizer whose chat template marks what the companion says. Adding a family
-is adding one entry to `FAMILIES` (and a template in `templates/` if TRL has no training template for it).
+is adding one entry to `FAMILIES` and its template to `templates/`.
 """
 
 from dataclasses import dataclass
@@ -19,23 +19,22 @@ class Family:
     Attributes:
         end_of_turn: the token that closes the companion's turn; must be supervised and be a stop token.
         pad: a padding token that is not the end of turn.
-        template: file in `templates/` with generation markers; None takes TRL's training template.
+        template: file in `templates/`: the published chat format, with generation markers around what is learned.
         lora_targets: module names or PEFT's "all-linear".
     """
 
     name: str
     end_of_turn: str
     pad: str
-    template: str | None = None
+    template: str
     lora_targets: str | tuple[str, ...] = "all-linear"
 
 
 FAMILIES = {
     family.name: family
     for family in (
-        Family("gemma3", "<end_of_turn>", "<pad>", template="gemma3.jinja"),
-        Family("qwen2.5", "<|im_end|>", "<|endoftext|>"),
-        Family("llama3", "<|eot_id|>", "<|finetune_right_pad_id|>"),
+        Family("gemma3", "<end_of_turn>", "<pad>", "gemma3.jinja"),
+        Family("qwen2.5", "<|im_end|>", "<|endoftext|>", "qwen2.5.jinja"),
     )
 }
 
@@ -60,16 +59,11 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizer
     """Give `tokenizer` its family's pad token and a chat template with generation markers, in place.
 
     Raises:
-        ValueError: unknown family, or TRL has no training template for a family that ships none here.
+        ValueError: unknown family.
     """
-    from trl.chat_template_utils import get_training_chat_template, has_generation_markers
-
     family = detect_family(tokenizer)
     tokenizer.pad_token = family.pad
-    if family.template is not None:
-        tokenizer.chat_template = (TEMPLATES / family.template).read_text(encoding="utf-8")
-    elif not has_generation_markers(tokenizer.chat_template):
-        tokenizer.chat_template = get_training_chat_template(tokenizer)
+    tokenizer.chat_template = (TEMPLATES / family.template).read_text(encoding="utf-8")
     return tokenizer
 
 

@@ -79,12 +79,18 @@ class PersonaCard(_Strict):
         return rules
 
 
-def load_persona(path: str | Path = "sakura") -> PersonaCard:
-    """Read a card by its name in `data/personas/` or by path.
+def check_emotions(card: PersonaCard, emotions: Sequence[str]) -> None:
+    """Raises ValueError for the first mood that the card does not have."""
+    for emotion in emotions:
+        if emotion not in card.emotions:
+            raise ValueError(f"the card has no emotion {emotion!r}; it has {', '.join(card.emotions)}")
+
+
+def card_file(path: str | Path = "sakura") -> Path:
+    """The file of a card, by its name in `data/personas/` or by path.
 
     Raises:
         FileNotFoundError: no such card; the message lists those there are.
-        ValueError: the card breaks the schema; the message names the file and each field.
     """
     file = Path(path)
     if not file.suffix:
@@ -92,6 +98,17 @@ def load_persona(path: str | Path = "sakura") -> PersonaCard:
     if not file.exists():
         names = ", ".join(sorted(p.stem for p in PERSONAS.glob("*.yaml")))
         raise FileNotFoundError(f"There is no persona card {file.name}; in data/personas there are: {names}.")
+    return file
+
+
+def load_persona(path: str | Path = "sakura") -> PersonaCard:
+    """Read a card by its name in `data/personas/` or by path.
+
+    Raises:
+        FileNotFoundError: no such card; the message lists those there are.
+        ValueError: the card breaks the schema; the message names the file and each field.
+    """
+    file = card_file(path)
     try:
         return PersonaCard.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
     except (yaml.YAMLError, ValidationError) as error:
@@ -122,8 +139,8 @@ def system_prompt(
     """
     if level not in card.levels:
         raise ValueError(f"Unknown relationship level {level!r}; use one of {', '.join(LEVELS)}.")
-    if emotion is not None and emotion not in card.emotions:
-        raise ValueError(f"Unknown emotion {emotion!r}; the card has {', '.join(card.emotions)}.")
+    if emotion is not None:
+        check_emotions(card, [emotion])
     stage = card.levels[level]
     lines = [
         f"あなたは{card.name}、{card.age}歳、{card.profession}。{'、'.join(card.character)}。",

@@ -17,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
+import torch
 from transformers import PreTrainedTokenizerBase
 
 from helpers.base_model import BaseModel
@@ -71,9 +72,8 @@ class PeakMemory(threading.Thread):
         """Bytes, so far."""
         return max(self.peak, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
-    def stop(self) -> int:
+    def stop(self) -> None:
         self._over.set()
-        return self.highest()
 
 
 class Stage:
@@ -125,9 +125,11 @@ class Stage:
         self.inputs[_relative(path)] = data_sha256(path)
         return path
 
-    def peak_memory(self) -> int:
-        """Peak resident memory of this process and its children so far, in bytes."""
-        return self._memory.highest()
+    def peaks(self) -> dict[str, int | None]:
+        """Peaks so far in bytes: resident memory of this process and its children, and what PyTorch held on the GPU in
+        this process (None without one)."""
+        gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+        return {"peak_memory_bytes": self._memory.highest(), "peak_gpu_bytes": gpu}
 
     def finish(self, metrics: dict[str, object], artifacts: list[str]) -> dict[str, object]:
         """Mark the stage complete, and delete its checkpoints, so that running it again begins anew.
@@ -135,6 +137,7 @@ class Stage:
         `artifacts` are files or folders, relative to the stage's folder.
         """
         hashes = {name: artifact_sha256(self.folder / name) for name in artifacts}
+        self._memory.stop()
         record = self._write("complete", metrics=metrics, artifacts=hashes)
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
         return record
@@ -153,7 +156,7 @@ class Stage:
             "reasons": [self.settings.reason, hardware.reason],
             "packages": _versions(),
             "seconds": round(time.monotonic() - self._began, 1),
-            "peak_memory_bytes": self._memory.stop() if status == "complete" else None,
+            **self.peaks(),
             **self.notes,
             **more,
         }

@@ -59,7 +59,7 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
         "learning_rate": (1e-3, 1e-3, 2e-4),
         "epochs": (1, 2, 3),
         "max_steps": (4, -1, -1),
-        "save_steps": (2, 20, 100),
+        "save_steps": (2, 20, 10),
         "max_new_tokens": (8, 60, 120),
     },
     "04_qlora": _LORA
@@ -67,7 +67,7 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
         "learning_rate": (1e-3, 3e-4, 2e-4),
         "epochs": (1, 1, 3),
         "max_steps": (2, 8, -1),
-        "save_steps": (2, 4, 100),
+        "save_steps": (2, 4, 10),
         "max_new_tokens": (8, 40, 120),
     },
     "05_dpo": {
@@ -77,7 +77,7 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
         "learning_rate": (1e-3, 2e-5, 5e-6),
         "epochs": (1, 1, 2),
         "max_steps": (3, -1, -1),
-        "save_steps": (2, 5, 50),
+        "save_steps": (2, 5, 3),
         "batch_size": (2, 4, 4),
         "gradient_accumulation": (1, 1, 4),
         "max_length": (1024, 1024, 2048),
@@ -110,10 +110,15 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
     },
 }
 PROFILES = ("smoke", "cpu", "gpu")
+CHOICES = {"method": ("lora", "full"), "adapter": ("03_lora", "04_qlora", "05_dpo")}
 
 
 class UnknownParameter(ValueError):
     """A parameter that no stage, or not this one, declares."""
+
+
+class BadValue(ValueError):
+    """A parameter's value is not one that it can take."""
 
 
 @dataclass(frozen=True)
@@ -205,6 +210,7 @@ def resolve(stage: str, notebook: Mapping[str, object]) -> Settings:
 
     Raises:
         UnknownParameter: unknown parameter or profile.
+        BadValue: a value that its parameter cannot take.
     """
     known = parameters_of(stage)
     check_parameters(dict.fromkeys(_injected_names(notebook.get("In", []))), known, stage)
@@ -213,11 +219,21 @@ def resolve(stage: str, notebook: Mapping[str, object]) -> Settings:
     values = {}
     for name, defaults in known.items():
         value = notebook.get(name)
-        values[name] = defaults[column] if value is None else value
+        values[name] = defaults[column] if value is None else _fitting(name, value, defaults[column])
     run = OUTPUTS / str(values["run_name"])
     return Settings(
         stage=stage, profile=profile, reason=reason, hardware=detect_hardware(), run=run, folder=run / stage, **values
     )
+
+
+def _fitting(name: str, value: object, default: object) -> object:
+    if isinstance(default, tuple) and isinstance(value, str):
+        value = tuple(value.split(","))  # papermill's -p has no lists
+    if name in CHOICES and value not in CHOICES[name]:
+        raise BadValue(f"{name} is one of {', '.join(CHOICES[name])}, not {value!r}.")
+    if isinstance(default, int | float) and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise BadValue(f"{name} takes a number, not {value!r}.")
+    return value
 
 
 def _injected_names(history: list[str]) -> list[str]:

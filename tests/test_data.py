@@ -15,7 +15,7 @@ from helpers.data.split import first_turn, split_dialogues
 from helpers.data.statistics import distinct, tokens_read_and_learned
 from helpers.data.wrap import level_for, wrap_with_persona
 from helpers.japanese import japanese_share
-from helpers.persona import LEVELS
+from helpers.persona import LEVELS, load_persona
 from helpers.settings import ROOT
 from helpers.supervision import supervise_all
 
@@ -35,7 +35,7 @@ def written() -> list[Conversation]:
 
 @pytest.fixture(scope="module")
 def sets() -> list[CounterfactualSet]:
-    return read_counterfactuals(ROOT / "data" / "counterfactuals").sets
+    return read_counterfactuals(ROOT / "data" / "counterfactuals", load_persona()).sets
 
 
 def test_quarantine_is_written_even_when_too_few_are_left(tmp_path, card):
@@ -204,12 +204,15 @@ def test_held_out_sets_are_whole_and_reserved_turns_stay_out_of_training(sets):
     assert not {s.user for s in train} & {s.user for s in kept} and len(train) + len(kept) == len(sets)
 
 
-def test_a_bad_set_is_set_aside_with_its_reason(tmp_path):
+def test_a_bad_set_is_set_aside_with_its_reason(tmp_path, card):
     same = {"affection_level": "friend", "content": "うん"}
     bad = {"id": "a", "axis": "level", "user": "ねえ", "replies": [same, same]}
-    (tmp_path / "sets.jsonl").write_text(json.dumps(bad, ensure_ascii=False) + "\n{oops\n", encoding="utf-8")
-    reading = read_counterfactuals(tmp_path)
-    assert not reading.sets and [b.line for b in reading.quarantine] == [1, 2]
+    moody = bad | {"replies": [same | {"emotions": ["shy"]}, same | {"affection_level": "lover"}]}
+    lines = [json.dumps(bad, ensure_ascii=False), "{oops", json.dumps(moody, ensure_ascii=False)]
+    (tmp_path / "sets.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    reading = read_counterfactuals(tmp_path, card)
+    assert not reading.sets and [b.line for b in reading.quarantine] == [1, 2, 3]
+    assert "no emotion 'shy'" in reading.quarantine[2].reason
     assert "two replies stand at the same level" in reading.quarantine[0].reason
 
 

@@ -62,7 +62,7 @@ def test_a_leak_is_seen_through_width_and_punctuation(scenarios):
         (b"[1]", "valid dictionary"),
         (b'{"id": "x"}', "situation: Field required"),
         ("affection_level", "affection_level"),
-        ("emotions", "Unknown emotion"),
+        ("emotions", "the card has no emotion"),
         ("user_turns", "user_turns"),
         ("memory_cues", "no memories"),
         ("same", "used before"),

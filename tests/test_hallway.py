@@ -83,6 +83,23 @@ def test_unknown_parameters_are_errors_with_the_nearest_name():
         settings.resolve("03_lora", {"profile": "huge"})
 
 
+@pytest.mark.parametrize(
+    ("stage", "given", "words"),
+    [
+        ("03_lora", {"method": "LoRA"}, "method is one of lora, full"),
+        ("03_lora", {"learning_rate": "fast"}, "learning_rate takes a number"),
+        ("06_merge_quantize", {"adapter": "lora"}, "adapter is one of 03_lora, 04_qlora, 05_dpo"),
+    ],
+)
+def test_a_value_that_a_parameter_cannot_take_is_one_sentence(stage, given, words):
+    with pytest.raises(settings.BadValue, match=words):
+        settings.resolve(stage, {"profile": "smoke"} | given)
+
+
+def test_a_list_can_be_given_as_words():
+    assert settings.resolve("06_merge_quantize", {"profile": "smoke", "schemes": "gptq"}).schemes == ("gptq",)
+
+
 def test_a_parameter_left_at_none_has_the_profiles_value():
     cfg = settings.resolve("03_lora", {"profile": "smoke", "lora_r": None, "epochs": 7})
     assert (cfg.lora_r, cfg.epochs, cfg.base_model) == (4, 7, "tiny")

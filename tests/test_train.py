@@ -1,15 +1,17 @@
 """Training room: what is learned, what is refused, TRL's loss, resuming, DPO's reference."""
 
 import dataclasses
+import json
 import math
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from helpers import records, settings
-from helpers.families import stop_token_ids
+from helpers.families import prepare_tokenizer, stop_token_ids
 from helpers.supervision import supervise
 from helpers.train import checkpoints, preferences, preflight, quantized, sft
 from helpers.train.lm_head import DirectLogProb, direct_lm_head
@@ -30,6 +32,33 @@ def test_supervised_ids_are_exactly_her_words_and_end_tokens(tokenizer):
     row = supervise(tokenizer, CHAT)
     assert row.supervised == expected
     assert row.input_ids.count(tokenizer.bos_token_id) == 1 and row.input_ids[0] == tokenizer.bos_token_id
+
+
+def test_qwens_turns_are_learned_as_exactly_and_read_as_published():
+    """Qwen 2.5's format on a small vocabulary of bytes; the published template is the one that TRL ships."""
+    import trl
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    alphabet = {c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    backend = Tokenizer(models.BPE(vocab=alphabet, merges=[]))
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    special = ["<|im_start|>", "<|im_end|>", "<|endoftext|>"]
+    qwen = PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|endoftext|>", extra_special_tokens=special
+    )
+    published = Path(trl.__file__).parent / "chat_templates" / "qwen2_5.jinja"
+    for chat in (CHAT, CHAT[1:]):
+        qwen.chat_template = published.read_text()
+        text = qwen.apply_chat_template(chat, tokenize=False)
+        prompt = qwen.apply_chat_template(chat[:-1], add_generation_prompt=True, tokenize=False)
+        prepare_tokenizer(qwen)
+        assert qwen.apply_chat_template(chat, tokenize=False) == text
+        assert qwen.apply_chat_template(chat[:-1], add_generation_prompt=True, tokenize=False) == prompt
+        row = supervise(qwen, chat)
+        words = [m["content"] for m in chat if m["role"] == "assistant"]
+        assert qwen.decode(row.supervised) == "".join(f"{w}<|im_end|>" for w in words)
+        preflight.check_tokenizer(qwen)
+        preflight.check_rows(qwen, [row], 4096)
 
 
 def test_a_special_token_in_somebodys_words_is_refused(tokenizer):
@@ -63,6 +92,10 @@ def test_preflight_refuses_each_silent_mistake(tokenizer):
             preflight.check_rows(tokenizer, rows, 1024)
     with pytest.raises(preflight.PreflightError, match="within 5 tokens"):
         preflight.check_rows(tokenizer, [row], 5)
+    begun = row.assistant_masks.index(1) + 1
+    with pytest.raises(preflight.PreflightError, match=f"cut at {begun} tokens within her first turn"):
+        preflight.check_rows(tokenizer, [row], begun)
+    preflight.check_rows(tokenizer, [row], len(row.input_ids) - 4)
 
 
 def test_direct_lm_head_has_trls_values_and_gradients():
@@ -220,11 +253,21 @@ def test_gradients_pass_through_4_bit_layers_also_after_an_evaluation(stage, tin
         torch.testing.assert_close(gradients[0][name].float(), gradient.float(), rtol=1e-3, atol=1e-5)
 
 
-def test_preference_pairs_are_sound(card):
-    pairs, bad = preferences.read_preferences(settings.ROOT / "data" / "preferences")
-    assert len(pairs) >= 60 and not bad
+def test_preference_pairs_are_sound(card, tmp_path):
+    pairs = preferences.read_preferences(settings.ROOT / "data" / "preferences", card, tmp_path / "bad.jsonl")
+    assert len(pairs) >= 60 and not (tmp_path / "bad.jsonl").read_text()
     assert set(preferences.faults(pairs)) == set(preferences.FAULTS)
     assert all(len(p.chosen) <= card.max_reply_chars for p in pairs)
+
+
+def test_too_few_preference_pairs_are_one_sentence_and_bad_ones_are_set_aside(card, tmp_path):
+    good = (settings.ROOT / "data" / "preferences" / "sakura.jsonl").read_text(encoding="utf-8").splitlines()[0]
+    moody = json.loads(good)
+    moody["metadata"]["emotions"] = ["shy"]
+    (tmp_path / "pairs.jsonl").write_text("\n".join([good, json.dumps(moody), "{oops"]), encoding="utf-8")
+    with pytest.raises(preferences.TooFewPairs, match="1 good preference pairs .2 bad lines"):
+        preferences.read_preferences(tmp_path, card, tmp_path / "quarantine" / "bad.jsonl")
+    assert "no emotion 'shy'" in (tmp_path / "quarantine" / "bad.jsonl").read_text()
 
 
 def test_dpo_starts_from_the_sft_companion_with_margin_zero(stage, tiny, tokenizer, tmp_path, card, monkeypatch):
@@ -236,13 +279,12 @@ def test_dpo_starts_from_the_sft_companion_with_margin_zero(stage, tiny, tokeniz
     monkeypatch.setattr(settings, "OUTPUTS", tmp_path)
     cfg = settings.resolve("05_dpo", {"profile": "smoke", "max_steps": 2})
     cfg.hardware = stage.settings.hardware
-    pairs, _ = preferences.read_preferences(settings.ROOT / "data" / "preferences")
+    pairs = preferences.read_preferences(settings.ROOT / "data" / "preferences", card, tmp_path / "bad.jsonl")
     policy = dpo.load_policy(tiny, tmp_path / "adapter", cfg)
     trainer = dpo.make_trainer(policy, tokenizer, pairs[:4], pairs[4:6], card, cfg, tmp_path / "dpo")
     assert dpo.evaluate(trainer, "cpu")["margin"] == pytest.approx(0, abs=1e-4)
-    margins = dpo.margins_at_start(tiny, tmp_path / "adapter", tokenizer, pairs[:2], card, cfg)
-    assert margins["sft"] == pytest.approx([0, 0], abs=1e-4)
-    assert any(abs(m) > 1e-4 for m in margins["base"])
+    margins = dpo.margins_against_base(trainer.model, tokenizer, pairs[:2], card, cfg.beta)
+    assert any(abs(m) > 1e-4 for m in margins)
     sft.run(trainer, "cpu")
     steps = [h for h in trainer.state.log_history if "rewards/margins" in h]
     assert steps and all(h["grad_norm"] > 0 for h in steps)

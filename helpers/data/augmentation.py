@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from helpers.conversations import BadLine, Conversation, Message, Metadata
 from helpers.data.split import first_turn
 from helpers.data.statistics import bigrams
-from helpers.persona import Level
+from helpers.persona import Level, PersonaCard, check_emotions
 
 SOURCE = "counterfactual"
 Axis = Literal["level", "memory", "emotion"]
@@ -63,8 +63,9 @@ class CounterfactualReading:
     quarantine: list[BadLine] = field(default_factory=list)
 
 
-def read_counterfactuals(path: Path) -> CounterfactualReading:
-    """Read one `.jsonl` file or every one of a folder; bad lines are returned with their reasons.
+def read_counterfactuals(path: Path, card: PersonaCard) -> CounterfactualReading:
+    """Read one `.jsonl` file or every one of a folder; bad lines are returned with their reasons, as are sets in a mood
+    that the card does not have.
 
     Raises:
         FileNotFoundError: `path` does not exist or holds no such file.
@@ -81,6 +82,8 @@ def read_counterfactuals(path: Path) -> CounterfactualReading:
                 found = CounterfactualSet.model_validate_json(line)
                 if found.id in seen:
                     raise ValueError(f"the id {found.id!r} was used before")
+                for variant in found.replies:
+                    check_emotions(card, variant.emotions)
                 seen.add(found.id)
                 reading.sets.append(found)
             except ValueError as error:

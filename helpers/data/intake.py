@@ -7,7 +7,7 @@ and what is wrong with it.
 from pathlib import Path
 
 from helpers.conversations import BadLine, Reading, read_conversations, write_quarantine
-from helpers.persona import PersonaCard
+from helpers.persona import PersonaCard, check_emotions
 
 
 class TooFewDialogues(ValueError):
@@ -26,11 +26,12 @@ def take_in(path: Path, card: PersonaCard, minimum: int, quarantine: Path) -> Re
     reading = read_conversations(path)
     good = []
     for conversation in reading.conversations:
-        if unknown := [e for e in conversation.metadata.emotions if e not in card.emotions]:
-            reason = f"{conversation.id}: the card has no emotion {unknown[0]!r}; it has {', '.join(card.emotions)}"
-            reading.quarantine.append(BadLine(path.name, 0, reason, conversation.model_dump_json(exclude_none=True)))
-        else:
+        try:
+            check_emotions(card, conversation.metadata.emotions)
             good.append(conversation)
+        except ValueError as error:
+            text = conversation.model_dump_json(exclude_none=True)
+            reading.quarantine.append(BadLine(path.name, 0, f"{conversation.id}: {error}", text))
     reading.conversations = good
     write_quarantine(quarantine, reading.quarantine)
     if len(good) < minimum:

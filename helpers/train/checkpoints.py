@@ -14,11 +14,12 @@ from helpers.records import Stage
 
 
 def checkpoint_folder(stage: Stage) -> Path:
-    """`<stage>/checkpoints/<hash of settings and inputs>`: another configuration never resumes this one's steps.
+    """`<stage>/checkpoints/<hash of settings, inputs, base and template>`: another configuration never resumes this
+    one's steps.
 
     Older configurations' checkpoints are deleted.
     """
-    key = sha256_json([stage.settings.values, stage.inputs, stage.notes.get("base_sha256")])[:16]
+    key = sha256_json([stage.settings.values, stage.inputs, stage.notes])[:16]
     folder = stage.folder / "checkpoints" / key
     for other in folder.parent.glob("*"):
         if other != folder:

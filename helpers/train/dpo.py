@@ -75,24 +75,25 @@ def evaluate(trainer: DPOTrainer, device: str) -> dict[str, float]:
 
 
 @torch.inference_mode()
-def margins_at_start(
-    base: BaseModel,
-    adapter: Path,
+def margins_against_base(
+    policy: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     pairs: Sequence[PreferencePair],
     card: PersonaCard,
-    settings: Settings,
-) -> dict[str, list[float]]:
-    """Reward margin of each pair before any step, against the SFT companion ("sft") and the raw base ("base")."""
-    policy = load_policy(base, adapter, settings).eval()
-    margins: dict[str, list[float]] = {"sft": [], "base": []}
+    beta: float,
+) -> list[float]:
+    """Reward margin of each pair if the reference were the raw base, with no adapter on it."""
+    training = policy.training
+    policy.eval()
+    margins = []
     for pair in pairs:
-        better, worse = (_log_probability(policy, tokenizer, pair, card, text) for text in (pair.chosen, pair.rejected))
-        with policy.disable_adapter():
-            raw = [_log_probability(policy, tokenizer, pair, card, text) for text in (pair.chosen, pair.rejected)]
-        sft = [_log_probability(policy, tokenizer, pair, card, text) for text in (pair.chosen, pair.rejected)]
-        for name, reference in (("sft", sft), ("base", raw)):
-            margins[name].append(settings.beta * ((better - reference[0]) - (worse - reference[1])))
+        gains = []
+        for text in (pair.chosen, pair.rejected):
+            now = _log_probability(policy, tokenizer, pair, card, text)
+            with policy.disable_adapter():
+                gains.append(now - _log_probability(policy, tokenizer, pair, card, text))
+        margins.append(beta * (gains[0] - gains[1]))
+    policy.train(training)
     return margins
 
 

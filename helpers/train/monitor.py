@@ -1,6 +1,6 @@
 """What a learner sees while a run goes on, and what stops a run that learns nothing.
 
-In: transformers' training callbacks. Out: a live curve in the notebook, a log line a step for headless runs, and
+In: transformers' training callbacks. Out: a live curve in the notebook, a log line with it for headless runs, and
 `TrainingStopped` in one sentence when the loss is zero or not a number.
 """
 

@@ -11,8 +11,8 @@ from typing import Literal
 from datasets import Dataset
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from helpers.conversations import BadLine, Message, Metadata
-from helpers.persona import PersonaCard, system_prompt
+from helpers.conversations import BadLine, Message, Metadata, write_quarantine
+from helpers.persona import PersonaCard, check_emotions, system_prompt
 
 FAULTS = ("mechanical", "out_of_character", "preachy", "too_long", "ignores_feeling")
 
@@ -45,11 +45,20 @@ class PreferencePair(BaseModel):
         return [{"role": "system", "content": system}] + [m.model_dump() for m in self.messages]
 
 
-def read_preferences(folder: Path) -> tuple[list[PreferencePair], list[BadLine]]:
-    """All pairs of a folder of `.jsonl` files, and the lines that could not be used, with reasons.
+MIN_PAIRS = 16
+
+
+class TooFewPairs(ValueError):
+    """Not enough good pairs are left to train on and to hold some out."""
+
+
+def read_preferences(folder: Path, card: PersonaCard, quarantine: Path) -> list[PreferencePair]:
+    """All pairs of a folder of `.jsonl` files; the lines that could not be used are in the file `quarantine`, with
+    reasons.
 
     Raises:
         FileNotFoundError: the folder holds no `.jsonl` file.
+        TooFewPairs: fewer than `MIN_PAIRS` good ones.
     """
     files = sorted(folder.glob("*.jsonl"))
     if not files:
@@ -57,12 +66,23 @@ def read_preferences(folder: Path) -> tuple[list[PreferencePair], list[BadLine]]
     pairs, bad = [], []
     for file in files:
         for number, line in enumerate(file.read_bytes().splitlines(), start=1):
+            if not line.strip():
+                continue
             try:
-                pairs.append(PreferencePair.model_validate_json(line))
-            except ValidationError as error:
-                reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+                pair = PreferencePair.model_validate_json(line)
+                check_emotions(card, pair.metadata.emotions)
+                pairs.append(pair)
+            except ValueError as error:
+                first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+                reason = first.removeprefix("Value error, ")
                 bad.append(BadLine(file.name, number, reason, line.decode("utf-8", "replace")))
-    return pairs, bad
+    write_quarantine(quarantine, bad)
+    if len(pairs) < MIN_PAIRS:
+        raise TooFewPairs(
+            f"{folder.name} holds {len(pairs)} good preference pairs ({len(bad)} bad lines were set aside), fewer than "
+            f"{MIN_PAIRS}: mend the lines listed in {quarantine.name}, or add pairs."
+        )
+    return pairs
 
 
 def faults(pairs: Sequence[PreferencePair]) -> Counter:

@@ -32,8 +32,8 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def check_rows(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], max_length: int) -> None:
-    """Every row, as truncated to `max_length` tokens, must begin with exactly one BOS, hold something to learn, and
-    teach the end of each turn that it teaches.
+    """Every row, as truncated to `max_length` tokens, must begin with exactly one BOS and teach at least one turn to
+    its end; only the turn that the cut breaks may lack its end.
 
     Raises:
         PreflightError: naming the first bad row by its index.
@@ -52,10 +52,14 @@ def check_rows(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], max_leng
             )
         if bos is not None and (ids.count(bos) != 1 or ids[0] != bos):
             raise PreflightError(f"Row {n} has {ids.count(bos)} BOS tokens where one, in front, is due.")
-        if len(row.input_ids) > max_length:
-            continue
+        cut = len(row.input_ids) > max_length
+        if cut and mask[-1] and not any(keep and token == end for token, keep in zip(ids, mask, strict=True)):
+            raise PreflightError(
+                f"Row {n} is cut at {max_length} tokens within her first turn, so its end is not learned: raise "
+                "max_length, shorten the system prompt, or drop the row."
+            )
         for i, keep in enumerate(mask):
-            closes = keep and (i + 1 == len(mask) or not mask[i + 1])
+            closes = keep and (not cut if i + 1 == len(mask) else not mask[i + 1])
             if closes and ids[i] != end:
                 raise PreflightError(
                     f"Row {n} teaches a turn that does not end with {detect_family(tokenizer).end_of_turn!r} (token "

@@ -79,7 +79,7 @@ def common_arguments(settings: Settings, folder: Path) -> dict[str, object]:
         "save_strategy": "steps",
         "save_steps": settings.save_steps,
         "save_total_limit": 2,
-        "logging_steps": 1 if settings.max_steps > 0 else 5,
+        "logging_steps": 0.05,  # of all steps
         "disable_tqdm": True,
         "report_to": [],
     }
@@ -122,8 +122,11 @@ def make_trainer(
     return trainer
 
 
-def run(trainer, device: str, curve: LiveCurve | None = None) -> None:
-    """Train, going on from the last whole checkpoint if there is one. Works for any TRL trainer."""
+def run(trainer, device: str, curve: LiveCurve | None = None) -> int:
+    """Train, going on from the last whole checkpoint if there is one. Works for any TRL trainer.
+
+    Returns the number of steps that were made now.
+    """
     if curve is not None:
         trainer.add_callback(curve)
     checkpoint = last_checkpoint(Path(trainer.args.output_dir))
@@ -131,6 +134,7 @@ def run(trainer, device: str, curve: LiveCurve | None = None) -> None:
         restore_adapter(trainer.model, checkpoint)
     with direct_lm_head(device):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    return trainer.state.global_step - (int(checkpoint.name.split("-")[1]) if checkpoint else 0)
 
 
 def validation_loss(trainer, device: str) -> float:
@@ -139,14 +143,18 @@ def validation_loss(trainer, device: str) -> float:
         return float(trainer.evaluate()["eval_loss"])
 
 
-def tokens_per_second(trainer, rows: Sequence[Row]) -> dict[str, float]:
-    """Throughput of the last `train()`: all tokens and supervised tokens a second, from the trainer's own clock."""
+def tokens_per_second(trainer, rows: Sequence[Row], steps: int) -> dict[str, float]:
+    """Throughput of the last `run()`, which made `steps` steps: all tokens and supervised tokens a second, from the
+    trainer's own clock."""
     summary = next((h for h in reversed(trainer.state.log_history) if "train_runtime" in h), None)
-    if not summary or not summary["train_runtime"]:
+    if not summary or not steps:
         return {}
-    share = sum(map(lambda r: len(r.supervised), rows)) / sum(len(r.input_ids) for r in rows)
-    seen = trainer.state.num_input_tokens_seen or summary["epoch"] * sum(len(r.input_ids) for r in rows)
-    return {"tokens": seen / summary["train_runtime"], "supervised_tokens": seen * share / summary["train_runtime"]}
+    epochs = summary["epoch"] * steps / trainer.state.global_step
+    counts = {
+        "tokens": sum(len(r.input_ids) for r in rows),
+        "supervised_tokens": sum(len(r.supervised) for r in rows),
+    }
+    return {name: epochs * count / summary["train_runtime"] for name, count in counts.items()}
 
 
 def save(trainer, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
