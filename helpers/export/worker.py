@@ -67,11 +67,12 @@ def run(
 
 
 def _wait(process: subprocess.Popen, log: Path, label: str) -> None:
-    with tqdm(desc=label, bar_format="{desc} {elapsed}") as bar:
+    with tqdm(desc=label, bar_format="{desc} {elapsed}", mininterval=10) as bar:
         while process.poll() is None:
             time.sleep(0.5)
             layers = _LAYER.findall(_end_of(log, 20_000))
-            bar.set_description_str(f"{label}, layer {layers[-1]}:" if layers else f"{label}:")
+            bar.set_description_str(f"{label}, layer {layers[-1]}:" if layers else f"{label}:", refresh=False)
+            bar.update()
 
 
 def _end_of(log: Path, size: int) -> str:

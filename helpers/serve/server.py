@@ -198,7 +198,7 @@ class VLLMServer:
     def _wait_until_healthy(self) -> None:
         began = time.monotonic()
         with tqdm(
-            desc=f"vLLM starts {self.name}", bar_format="{desc} {elapsed}", mininterval=5, leave=False
+            desc=f"vLLM starts {self.name}", bar_format="{desc} {elapsed}", mininterval=10, leave=False
         ) as progress:
             while not self._healthy():
                 elapsed = time.monotonic() - began
