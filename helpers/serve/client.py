@@ -103,7 +103,7 @@ class ChatClient:
         max_tokens: int = 80,
         temperature: float = 0.7,
         seed: int = 0,
-        concurrency: int = 16,
+        concurrency: int = 48,
         model: str | None = None,
         extra: dict[str, object] | None = None,
     ) -> list[Reply]:

@@ -99,7 +99,7 @@ class VLLMServer:
         command += [str(part) for pair in arguments.items() for part in pair]
         if not torch.cuda.is_available():
             # Compiling costs a CPU minutes at each start; few sequences keep the warm-up short.
-            command += ["--enforce-eager", "--max-num-seqs", "32"]
+            command += ["--enforce-eager", "--max-num-seqs", "48"]
             # vLLM 0.32 ends ("CPU Generator does not use offset") when it splits the prompt of a request with a seed.
             command += ["--no-enable-chunked-prefill"]
         if self.adapters:
