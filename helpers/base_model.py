@@ -21,7 +21,7 @@ from helpers.files import sha256_file, sha256_folder, whole_folder
 CACHE = Path(os.environ.get("COMPANION_CACHE", Path.home() / ".cache" / "companion-workbench"))
 EMBEDDED, TINY = "embedded", "tiny"
 _MANIFEST = "workbench.json"
-_CONVERSION = 1
+_CONVERSION = 2
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,8 @@ def _save_model(model, target: Path) -> None:
         eos_token_id=stop_token_ids(tokenizer),
         do_sample=True,
         temperature=0.8,
-        top_p=0.9,
+        # Not top_p: on a CPU vLLM sorts the whole vocabulary for it, for each reply and token.
         top_k=40,
+        min_p=0.05,
     )
     model.save_pretrained(target)

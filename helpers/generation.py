@@ -21,7 +21,8 @@ def reply(
     temperature: float = 0.0,
     seed: int = 0,
 ) -> list[Reply]:
-    """Answer each chat (which ends with a user's turn). `temperature` 0 is greedy."""
+    """Answer each chat (which ends with a user's turn). `temperature` 0 is greedy; else top_k, top_p and min_p are the
+    checkpoint's (generation_config.json), as when she is served."""
     encoded = tokenizer.apply_chat_template(
         [list(chat) for chat in chats],
         add_generation_prompt=True,
@@ -32,7 +33,7 @@ def reply(
     ).to(model.device)
     torch.manual_seed(seed)
     stops = stop_token_ids(tokenizer)
-    sampling = {"do_sample": True, "temperature": temperature, "top_p": 0.9} if temperature else {"do_sample": False}
+    sampling = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
     training = model.training
     model.eval()
     # A fresh generation_config: the checkpoint's sampling defaults must not leak into greedy decoding.
@@ -43,7 +44,7 @@ def reply(
         pad_token_id=tokenizer.pad_token_id,
         use_cache=True,
         **sampling,
-        **({} if temperature else {"temperature": None, "top_p": None, "top_k": None}),
+        **({} if temperature else dict.fromkeys(("temperature", "top_p", "top_k", "min_p"))),
     )
     model.train(training)
     replies = []

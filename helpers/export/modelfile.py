@@ -41,8 +41,8 @@ def modelfile(
     level: Level = "friend",
     *,
     temperature: float = 0.8,
-    top_p: float = 0.9,
     top_k: int = 40,
+    min_p: float = 0.05,
     num_ctx: int = 4096,
 ) -> str:
     """The Modelfile's text.
@@ -76,8 +76,8 @@ def modelfile(
             f'TEMPLATE """{_GEMMA3}"""',
             f"PARAMETER stop {family.end_of_turn}",
             f"PARAMETER temperature {temperature}",
-            f"PARAMETER top_p {top_p}",
             f"PARAMETER top_k {top_k}",
+            f"PARAMETER min_p {min_p}",
             f"PARAMETER num_ctx {num_ctx}",
             "",
         ]
