@@ -15,14 +15,18 @@ import time
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import torch
-from transformers import PreTrainedTokenizerBase
 
-from helpers.base_model import BaseModel
 from helpers.files import sha256_file, sha256_json, write_atomically
 from helpers.settings import ROOT, STAGES, Settings
+
+if TYPE_CHECKING:  # the runner reads records too, and should not load transformers for it
+    from transformers import PreTrainedTokenizerBase
+
+    from helpers.base_model import BaseModel
 
 PACKAGES = (
     "torch",
@@ -89,7 +93,7 @@ class Stage:
         self._memory.start()
         self._write("running")
 
-    def uses(self, base: BaseModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    def uses(self, base: "BaseModel", tokenizer: "PreTrainedTokenizerBase") -> None:
         """Note base model and chat template; stages read from now on must have been made with the same."""
         self.notes |= {
             "base_model": base.name,

@@ -254,8 +254,8 @@ def test_gradients_pass_through_4_bit_layers_also_after_an_evaluation(stage, tin
 
 
 def test_preference_pairs_are_sound(card, tmp_path):
-    pairs = preferences.read_preferences(settings.ROOT / "data" / "preferences", card, tmp_path / "bad.jsonl")
-    assert len(pairs) >= 60 and not (tmp_path / "bad.jsonl").read_text()
+    pairs, bad = preferences.read_preferences(settings.ROOT / "data" / "preferences", card, tmp_path / "bad.jsonl")
+    assert len(pairs) >= 60 and not bad and not (tmp_path / "bad.jsonl").read_text()
     assert set(preferences.faults(pairs)) == set(preferences.FAULTS)
     assert all(len(p.chosen) <= card.max_reply_chars for p in pairs)
 
@@ -279,7 +279,7 @@ def test_dpo_starts_from_the_sft_companion_with_margin_zero(stage, tiny, tokeniz
     monkeypatch.setattr(settings, "OUTPUTS", tmp_path)
     cfg = settings.resolve("05_dpo", {"profile": "smoke", "max_steps": 2})
     cfg.hardware = stage.settings.hardware
-    pairs = preferences.read_preferences(settings.ROOT / "data" / "preferences", card, tmp_path / "bad.jsonl")
+    pairs, _ = preferences.read_preferences(settings.ROOT / "data" / "preferences", card, tmp_path / "bad.jsonl")
     policy = dpo.load_policy(tiny, tmp_path / "adapter", cfg)
     trainer = dpo.make_trainer(policy, tokenizer, pairs[:4], pairs[4:6], card, cfg, tmp_path / "dpo")
     assert dpo.evaluate(trainer, "cpu")["margin"] == pytest.approx(0, abs=1e-4)

@@ -52,9 +52,9 @@ class TooFewPairs(ValueError):
     """Not enough good pairs are left to train on and to hold some out."""
 
 
-def read_preferences(folder: Path, card: PersonaCard, quarantine: Path) -> list[PreferencePair]:
-    """All pairs of a folder of `.jsonl` files; the lines that could not be used are in the file `quarantine`, with
-    reasons.
+def read_preferences(folder: Path, card: PersonaCard, quarantine: Path) -> tuple[list[PreferencePair], list[BadLine]]:
+    """All pairs of a folder of `.jsonl` files, and the lines that could not be used, with reasons; these are in the
+    file `quarantine` even if there are too few good ones.
 
     Raises:
         FileNotFoundError: the folder holds no `.jsonl` file.
@@ -82,7 +82,7 @@ def read_preferences(folder: Path, card: PersonaCard, quarantine: Path) -> list[
             f"{folder.name} holds {len(pairs)} good preference pairs ({len(bad)} bad lines were set aside), fewer than "
             f"{MIN_PAIRS}: mend the lines listed in {quarantine.name}, or add pairs."
         )
-    return pairs
+    return pairs, bad
 
 
 def faults(pairs: Sequence[PreferencePair]) -> Counter:
