@@ -5,8 +5,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psutil
@@ -250,6 +252,34 @@ def test_a_batch_keeps_the_order_and_the_limit(client, server):
     assert [r.text for r in replies] == [f"base:{i}" for i in range(12)]
     with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/at_once") as answer:
         assert 2 <= json.load(answer)["most"] <= 3
+
+
+def test_no_request_is_sent_on_a_connection_that_the_server_may_be_closing():
+    class HangsUp(BaseHTTPRequestHandler):
+        """Answers one request of each connection and closes it upon the next, as a server does with an idle one."""
+
+        protocol_version, answered = "HTTP/1.1", False
+
+        def log_message(self, *_):
+            pass
+
+        def do_GET(self):
+            if self.answered:
+                self.close_connection = True
+                return
+            self.answered = True
+            data = b'{"object": "list", "data": [{"id": "base", "object": "model"}]}'
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), HangsUp) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        asking = ChatClient(f"http://127.0.0.1:{httpd.server_port}/v1", "key", "base")
+        for _ in range(3):
+            assert asking.models() == ["base"]
+        httpd.shutdown()
 
 
 def test_errors_are_one_sentence(server, client):

@@ -40,6 +40,8 @@ class ChatClient:
             timeout=timeout,
             max_retries=0,
             http_client=openai.DefaultHttpxClient(trust_env=False),
+            # A server closes an idle connection (vLLM after 5 s), and a request sent at that moment is lost.
+            default_headers={"Connection": "close"},
         )
 
     def models(self) -> list[str]:
