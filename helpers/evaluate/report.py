@@ -35,20 +35,29 @@ def worst_replies(
         if taken[row.arm] <= per_arm:
             user = said[row.unit][row.turn]
             persona = f"{row.values['persona']:.2f}"
-            worst.append([row.arm, row.unit, str(row.turn + 1), user, row.reply, persona, ", ".join(row.broken)])
+            broken = ", ".join(row.broken)
+            worst.append([row.arm, row.unit, str(row.turn + 1), user, _one_line(row.reply), persona, broken])
     return worst
 
 
 def side_by_side(
     transcripts: Mapping[str, Sequence[Transcript]], scenario: Scenario
 ) -> tuple[list[str], list[list[str]]]:
-    """(columns, rows) of one scenario: a row a user turn, a column an arm; the first sample of each arm."""
+    """(columns, rows) of one scenario: a row a user turn, a column an arm; the first sample of each arm.
+
+    ✂ marks a reply that was cut at the limit.
+    """
     played = {arm: next(t for t in ts if t.unit == scenario.id and t.sample == 0) for arm, ts in transcripts.items()}
     rows = [
-        [turn, *(t.replies[i].text + ("" if t.replies[i].stopped else " ✂") for t in played.values())]
+        [turn, *(_one_line(t.replies[i].text) + ("" if t.replies[i].stopped else " ✂") for t in played.values())]
         for i, turn in enumerate(scenario.user_turns)
     ]
     return ["user", *played], rows
+
+
+def _one_line(reply: str) -> str:
+    # A base model can answer with line breaks alone, and would fill the page with them.
+    return reply.replace("\n", "⏎")
 
 
 def write_report(
