@@ -102,6 +102,8 @@ class VLLMServer:
             command += ["--enforce-eager", "--max-num-seqs", "48"]
             # vLLM 0.32 ends ("CPU Generator does not use offset") when it splits the prompt of a request with a seed.
             command += ["--no-enable-chunked-prefill"]
+            # Only whole blocks of a prompt are kept for its next turn; vLLM's 128 tokens are half of such a prompt.
+            command += ["--block-size", "32"]
         if self.adapters:
             command += ["--enable-lora", "--max-loras", str(len(self.adapters))]
             command += ["--max-lora-rank", str(max_lora_rank(self.adapters))]
