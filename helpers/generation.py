@@ -12,6 +12,10 @@ from helpers.families import stop_token_ids
 from helpers.replies import Reply
 
 
+# Chats answered together. Twenty took 8 GiB more than six did (Gemma 3 270M on a CPU, where freed memory is kept).
+AT_ONCE = 6
+
+
 @torch.inference_mode()
 def reply(
     model: PreTrainedModel,
@@ -21,8 +25,25 @@ def reply(
     temperature: float = 0.0,
     seed: int = 0,
 ) -> list[Reply]:
-    """Answer each chat (which ends with a user's turn). `temperature` 0 is greedy; else top_k, top_p and min_p are the
-    checkpoint's (generation_config.json), as when she is served."""
+    """Answer each chat (which ends with a user's turn), `AT_ONCE` at a time. `temperature` 0 is greedy; else top_k,
+    top_p and min_p are the checkpoint's (generation_config.json), as when she is served."""
+    torch.manual_seed(seed)
+    training = model.training
+    model.eval()
+    replies = []
+    for start in range(0, len(chats), AT_ONCE):
+        replies += _reply(model, tokenizer, chats[start : start + AT_ONCE], max_new_tokens, temperature)
+    model.train(training)
+    return replies
+
+
+def _reply(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    chats: Sequence[Sequence[dict[str, str]]],
+    max_new_tokens: int,
+    temperature: float,
+) -> list[Reply]:
     encoded = tokenizer.apply_chat_template(
         [list(chat) for chat in chats],
         add_generation_prompt=True,
@@ -31,11 +52,8 @@ def reply(
         return_dict=True,
         return_tensors="pt",
     ).to(model.device)
-    torch.manual_seed(seed)
     stops = stop_token_ids(tokenizer)
     sampling = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
-    training = model.training
-    model.eval()
     # A fresh generation_config: the checkpoint's sampling defaults must not leak into greedy decoding.
     output = model.generate(
         **encoded,
@@ -46,7 +64,6 @@ def reply(
         **sampling,
         **({} if temperature else dict.fromkeys(("temperature", "top_p", "top_k", "min_p"))),
     )
-    model.train(training)
     replies = []
     for new in output[:, encoded["input_ids"].shape[1] :].tolist():
         length = next((i for i, token in enumerate(new) if token in stops), None)
