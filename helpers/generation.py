@@ -11,7 +11,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from helpers.families import stop_token_ids
 from helpers.replies import Reply
 
-
 # Chats answered together. Twenty took 8 GiB more than six did (Gemma 3 270M on a CPU, where freed memory is kept).
 AT_ONCE = 6
 
