@@ -11,8 +11,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from helpers.families import stop_token_ids
 from helpers.replies import Reply
 
-# Chats answered together. Twenty took 8 GiB more than six did (Gemma 3 270M on a CPU, where freed memory is kept).
-AT_ONCE = 6
+# Chats answered together. A CPU process keeps the memory it freed (`train.allocator`): twenty at once took 8 GiB more.
+AT_ONCE = 3
 
 
 @torch.inference_mode()
