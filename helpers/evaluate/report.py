@@ -45,7 +45,7 @@ def side_by_side(
 ) -> tuple[list[str], list[list[str]]]:
     """(columns, rows) of one scenario: a row a user turn, a column an arm; the first sample of each arm.
 
-    ✂ marks a reply that was cut at the limit.
+    ✂ marks a reply that was cut at the limit, ⏎ a line break.
     """
     played = {arm: next(t for t in ts if t.unit == scenario.id and t.sample == 0) for arm, ts in transcripts.items()}
     rows = [
