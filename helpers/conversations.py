@@ -4,16 +4,29 @@ In: JSON Lines with one conversation a line, or the guide's JSON document with `
 Out: `Conversation` objects, and a list of the lines that could not be used, each with its reason.
 """
 
-import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from helpers.control_tokens import defuse
 from helpers.files import write_atomically
+from helpers.jsonl import BadLine, find_files, read_records
 from helpers.persona import Level, PersonaCard, system_prompt
+
+
+def _clean(text: str) -> str:
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    for character in text:
+        if character not in "\n\t" and unicodedata.category(character) == "Cc":
+            raise ValueError(f"it holds the control character U+{ord(character):04X}")
+    return defuse(text.strip())
+
+
+Text = Annotated[str, AfterValidator(_clean)]
 
 
 class Message(BaseModel):
@@ -22,14 +35,14 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     role: Literal["user", "assistant"]
-    content: str
+    content: Text
 
     @field_validator("content")
     @classmethod
     def _not_empty(cls, content: str) -> str:
-        if not content.strip():
+        if not content:
             raise ValueError("the turn is empty")
-        return content.strip()
+        return content
 
 
 class Metadata(BaseModel):
@@ -39,8 +52,8 @@ class Metadata(BaseModel):
 
     affection_level: Level = "friend"
     emotions: list[str] = []
-    topics: list[str] = []
-    memories: list[str] = []
+    topics: list[Text] = []
+    memories: list[Text] = []
     source: str = "hand"
 
 
@@ -54,7 +67,7 @@ class Conversation(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     id: str = ""
-    system: str | None = None
+    system: Text | None = None
     messages: list[Message] = Field(min_length=2)
     metadata: Metadata = Metadata()
 
@@ -81,16 +94,6 @@ class Conversation(BaseModel):
         return [{"role": "system", "content": prompt}] + [m.model_dump() for m in self.messages]
 
 
-@dataclass(frozen=True)
-class BadLine:
-    """A line that was set aside: `line` counts from 1."""
-
-    file: str
-    line: int
-    reason: str
-    text: str
-
-
 @dataclass
 class Reading:
     """What a file or folder held."""
@@ -107,79 +110,32 @@ def read_conversations(path: str | Path) -> Reading:
     Raises:
         FileNotFoundError: `path` does not exist or holds no such file.
     """
-    path = Path(path)
-    files = sorted(p for p in path.rglob("*") if p.suffix in (".jsonl", ".json")) if path.is_dir() else [path]
-    if not files or not all(f.exists() for f in files):
-        raise FileNotFoundError(
-            f"There are no conversations at {path}: give a .jsonl or .json file, or a folder of them."
-        )
     reading = Reading()
-    seen: dict[str, str] = {}
-    for file in files:
-        for number, raw in _items(file):
-            try:
-                conversation = _parse(raw, f"{file.stem}-{number}")
-                if conversation.id in seen:
-                    raise ValueError(f"the id {conversation.id!r} was used before, in {seen[conversation.id]}")
-                seen[conversation.id] = f"{file.name}:{number}"
-                reading.conversations.append(conversation)
-            except (ValueError, ValidationError) as error:
-                text = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else json.dumps(raw, ensure_ascii=False)
-                reading.quarantine.append(BadLine(file.name, number, _reason(error), text))
+    for record in read_records(find_files(Path(path), "conversations", (".jsonl", ".json")), conversation_from):
+        (reading.quarantine if isinstance(record, BadLine) else reading.conversations).append(record)
     return reading
 
 
-def _items(file: Path) -> Iterable[tuple[int, bytes | dict]]:
-    if file.suffix == ".json":
-        try:
-            document = json.loads(file.read_bytes())
-            items = document["conversations"] if isinstance(document, dict) else document
-        except (ValueError, KeyError):
-            yield 1, file.read_bytes()
-            return
-        yield from enumerate(items, start=1)
-        return
-    for number, line in enumerate(file.read_bytes().splitlines(), start=1):
-        if line.strip():
-            yield number, line
+def conversation_from(value: object, name: str) -> Conversation:
+    """The conversation that a JSON value holds, with the id `name` if it brings none.
 
-
-def _parse(raw: bytes | dict, default_id: str) -> Conversation:
-    if isinstance(raw, bytes):
-        try:
-            raw = json.loads(raw.decode("utf-8"))
-        except UnicodeDecodeError as error:
-            raise ValueError("the line is not UTF-8; save the file as UTF-8") from error
-        except json.JSONDecodeError as error:
-            raise ValueError(f"the line is not JSON ({error.msg} at character {error.pos + 1})") from error
-    if not isinstance(raw, dict):
-        raise ValueError("the line is JSON, but not an object with `messages`")
-    messages = raw.get("messages")
+    Raises:
+        ValueError: it holds none, or an unsound one.
+    """
+    if not isinstance(value, dict):
+        raise ValueError("it is JSON, but not an object with `messages`")
+    messages = value.get("messages")
     if (
         isinstance(messages, list)
         and messages
         and isinstance(messages[0], dict)
         and messages[0].get("role") == "system"
     ):
-        raw = {**raw, "system": messages[0].get("content"), "messages": messages[1:]}
-    return Conversation.model_validate({"id": default_id, **raw})
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        what = first["msg"].removeprefix("Value error, ")
-        return f"{where}: {what}" if where else what
-    return str(error)
+        value = {**value, "system": messages[0].get("content"), "messages": messages[1:]}
+    return Conversation.model_validate({"id": name, **value})
 
 
 def write_conversations(path: Path, conversations: Sequence[Conversation]) -> None:
     """Write JSON Lines, whole or not at all."""
     lines = (c.model_dump_json(exclude_none=True) for c in conversations)
     write_atomically(path, "".join(f"{line}\n" for line in lines))
-
-
-def write_quarantine(path: Path, bad: Sequence[BadLine]) -> None:
-    """Write the lines that were set aside, each with file, line number, reason and its text."""
-    write_atomically(path, "".join(json.dumps(asdict(b), ensure_ascii=False) + "\n" for b in bad))

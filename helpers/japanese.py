@@ -1,9 +1,12 @@
-"""How much of a text is Japanese."""
+"""Japanese text by its characters: how much of one is Japanese, and one spelling for what is typed in two widths."""
 
 import re
 import unicodedata
 
 _JAPANESE = re.compile("[\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f]")
+# Digits written one by one in kanji, as in a telephone number; ten of them are no word.
+_KANJI_NUMBER = re.compile(r"[〇零一二三四五六七八九][〇零一二三四五六七八九ー-]{8,}[〇零一二三四五六七八九]")
+_KANJI_DIGITS = str.maketrans("〇零一二三四五六七八九ー", "00123456789-")
 
 
 def letters(text: str) -> list[str]:
@@ -15,3 +18,12 @@ def japanese_share(text: str) -> float:
     """Share of `text`'s letters that are kana or kanji, 0 to 1; 0 if it has no letter."""
     found = letters(text)
     return sum(bool(_JAPANESE.match(c)) for c in found) / len(found) if found else 0.0
+
+
+def narrow(text: str) -> str:
+    """`text` with full-width letters, digits and signs made half-width and all hyphens one, its length unchanged."""
+    narrowed = [n if len(n := unicodedata.normalize("NFKC", c)) == 1 else c for c in text]
+    narrowed = "".join("-" if c in "‐‑‒–—―−" else c for c in narrowed)
+    # The long vowel mark between digits is a hyphen typed in kana mode.
+    narrowed = re.sub(r"(?<=\d)ー(?=\d)", "-", narrowed)
+    return _KANJI_NUMBER.sub(lambda m: m.group().translate(_KANJI_DIGITS), narrowed)

@@ -11,11 +11,12 @@ from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from helpers.conversations import BadLine, Conversation, Message, Metadata
+from helpers.conversations import Conversation, Message, Metadata, Text
 from helpers.data.split import first_turn
 from helpers.data.statistics import bigrams
+from helpers.jsonl import BadLine, find_files, read_records
 from helpers.persona import Level, PersonaCard, check_emotions
 
 SOURCE = "counterfactual"
@@ -29,8 +30,8 @@ class Variant(BaseModel):
 
     affection_level: Level
     emotions: list[str] = []
-    memories: list[str] = []
-    content: str = Field(min_length=1)
+    memories: list[Text] = []
+    content: Text = Field(min_length=1)
 
 
 class CounterfactualSet(BaseModel):
@@ -40,7 +41,7 @@ class CounterfactualSet(BaseModel):
 
     id: str
     axis: Axis
-    user: str
+    user: Text
     replies: list[Variant] = Field(min_length=2)
 
     @model_validator(mode="after")
@@ -70,24 +71,16 @@ def read_counterfactuals(path: Path, card: PersonaCard) -> CounterfactualReading
     Raises:
         FileNotFoundError: `path` does not exist or holds no such file.
     """
-    files = sorted(path.rglob("*.jsonl")) if path.is_dir() else [path]
-    if not files or not all(f.exists() for f in files):
-        raise FileNotFoundError(f"There are no counterfactual sets at {path}: give a .jsonl file, or a folder of them.")
-    reading, seen = CounterfactualReading(), set()
-    for file in files:
-        for number, line in enumerate(file.read_bytes().splitlines(), start=1):
-            if not line.strip():
-                continue
-            try:
-                found = CounterfactualSet.model_validate_json(line)
-                if found.id in seen:
-                    raise ValueError(f"the id {found.id!r} was used before")
-                for variant in found.replies:
-                    check_emotions(card, variant.emotions)
-                seen.add(found.id)
-                reading.sets.append(found)
-            except ValueError as error:
-                reading.quarantine.append(BadLine(file.name, number, _reason(error), line.decode("utf-8", "replace")))
+    reading = CounterfactualReading()
+
+    def parse(value: object, _: str) -> CounterfactualSet:
+        found = CounterfactualSet.model_validate(value)
+        for variant in found.replies:
+            check_emotions(card, variant.emotions)
+        return found
+
+    for record in read_records(find_files(path, "counterfactual sets"), parse):
+        (reading.quarantine if isinstance(record, BadLine) else reading.sets).append(record)
     return reading
 
 
@@ -155,12 +148,3 @@ def split_sets(
         random.Random(f"{seed}:{axis}").shuffle(ids)
         kept.update(ids[:per_axis])
     return [s for s in sets if s.id not in kept], [s for s in sets if s.id in kept]
-
-
-def _reason(error: ValueError) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        what = first["msg"].removeprefix("Value error, ")
-        return f"{where}: {what}" if where else what
-    return str(error)

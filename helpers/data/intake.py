@@ -6,7 +6,8 @@ and what is wrong with it.
 
 from pathlib import Path
 
-from helpers.conversations import BadLine, Reading, read_conversations, write_quarantine
+from helpers.conversations import Reading, read_conversations
+from helpers.jsonl import BadLine, write_quarantine
 from helpers.persona import PersonaCard, check_emotions
 
 

@@ -4,7 +4,6 @@ In: `data/scenarios/*.jsonl`, one scenario a line. Out: `Scenario` objects, and 
 with its reason.
 """
 
-import json
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -12,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from helpers.conversations import BadLine, Conversation
-from helpers.persona import Level, PersonaCard, system_prompt
+from helpers.conversations import Conversation, Text
+from helpers.jsonl import BadLine, find_files, read_records
+from helpers.persona import Level, PersonaCard, check_emotions, system_prompt
 
 Call = Literal["joy", "comfort", "anger", "affection", "calm", "surprise", "apology"]
 
@@ -35,8 +35,8 @@ class Scenario(BaseModel):
     situation: str
     affection_level: Level
     emotions: list[str] = []
-    memories: list[str] = []
-    user_turns: list[str] = Field(min_length=1)
+    memories: list[Text] = []
+    user_turns: list[Text] = Field(min_length=1)
     calls_for: Call
     memory_cues: list[str] = []
 
@@ -73,41 +73,20 @@ def read_scenarios(path: Path, card: PersonaCard) -> ScenarioReading:
         FileNotFoundError: there is no such file.
         ValueError: no line can be used; the message has the first line's reason.
     """
-    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
-    if not files or not all(f.is_file() for f in files):
-        raise FileNotFoundError(f"There are no scenarios at {path}: give a .jsonl file, or a folder of them.")
-    reading, seen = ScenarioReading(), set()
-    for file in files:
-        for number, line in enumerate(file.read_bytes().splitlines(), start=1):
-            if not line.strip():
-                continue
-            try:
-                scenario = Scenario.model_validate(json.loads(line.decode("utf-8")))
-                if scenario.id in seen:
-                    raise ValueError(f"id: {scenario.id!r} was used before")
-                scenario.system_prompt(card)
-            except (UnicodeDecodeError, ValidationError, ValueError) as error:
-                reading.quarantine.append(BadLine(file.name, number, _reason(error), line.decode("utf-8", "replace")))
-                continue
-            seen.add(scenario.id)
-            reading.scenarios.append(scenario)
+    reading = ScenarioReading()
+
+    def parse(value: object, _: str) -> Scenario:
+        scenario = Scenario.model_validate(value)
+        check_emotions(card, scenario.emotions)
+        return scenario
+
+    for record in read_records(find_files(path, "scenarios"), parse):
+        (reading.quarantine if isinstance(record, BadLine) else reading.scenarios).append(record)
     if not reading.scenarios:
         first = next(iter(reading.quarantine), None)
         why = f" {first.file}, line {first.line}: {first.reason}." if first else " It is empty."
         raise ValueError(f"No line of {path} is a usable scenario.{why}")
     return reading
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        where, what = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
-        return f"{where}: {what}" if where else what
-    if isinstance(error, UnicodeDecodeError):
-        return "the line is not UTF-8; save the file as UTF-8"
-    if isinstance(error, json.JSONDecodeError):
-        return f"the line is not JSON ({error.msg} at character {error.pos + 1})"
-    return str(error)
 
 
 def leaks(scenarios: Sequence[Scenario], conversations: Iterable[Conversation]) -> list[tuple[str, str, str]]:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import openai
 
+from helpers.control_tokens import defuse
 from helpers.replies import Reply
 
 Chat = Sequence[dict[str, str]]
@@ -134,7 +135,7 @@ class ChatClient:
             raise ChatError("The message is empty: write something to her first.")
         return {
             "model": model or self.model,
-            "messages": list(messages),
+            "messages": [{**message, "content": defuse(message["content"])} for message in messages],
             "extra_body": extra,
             **sampling,
         }

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 from datasets import Dataset
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
-from helpers.conversations import BadLine, Message, Metadata, write_quarantine
+from helpers.conversations import Message, Metadata, Text
+from helpers.jsonl import BadLine, find_files, read_records, write_quarantine
 from helpers.persona import PersonaCard, check_emotions, system_prompt
 
 FAULTS = ("mechanical", "out_of_character", "preachy", "too_long", "ignores_feeling")
@@ -25,8 +26,8 @@ class PreferencePair(BaseModel):
     id: str
     fault: Literal["mechanical", "out_of_character", "preachy", "too_long", "ignores_feeling"]
     messages: list[Message]
-    chosen: str
-    rejected: str
+    chosen: Text
+    rejected: Text
     metadata: Metadata
 
     @model_validator(mode="after")
@@ -34,7 +35,7 @@ class PreferencePair(BaseModel):
         roles = [m.role for m in self.messages]
         if roles != [("user", "assistant")[i % 2] for i in range(len(roles))] or len(roles) % 2 == 0:
             raise ValueError("the context must alternate user, assistant, … and end with the user")
-        if self.chosen.strip() == self.rejected.strip() or not self.chosen.strip() or not self.rejected.strip():
+        if self.chosen == self.rejected or not self.chosen or not self.rejected:
             raise ValueError("chosen and rejected must be two different replies")
         return self
 
@@ -53,29 +54,22 @@ class TooFewPairs(ValueError):
 
 
 def read_preferences(folder: Path, card: PersonaCard, quarantine: Path) -> tuple[list[PreferencePair], list[BadLine]]:
-    """All pairs of a folder of `.jsonl` files, and the lines that could not be used, with reasons; these are in the
-    file `quarantine` even if there are too few good ones.
+    """All pairs of a `.jsonl` file or a folder of them, and the lines that could not be used, with reasons; these are
+    in the file `quarantine` even if there are too few good ones.
 
     Raises:
-        FileNotFoundError: the folder holds no `.jsonl` file.
+        FileNotFoundError: there is no such file.
         TooFewPairs: fewer than `MIN_PAIRS` good ones.
     """
-    files = sorted(folder.glob("*.jsonl"))
-    if not files:
-        raise FileNotFoundError(f"There are no preference pairs in {folder.name}: it holds no .jsonl file.")
     pairs, bad = [], []
-    for file in files:
-        for number, line in enumerate(file.read_bytes().splitlines(), start=1):
-            if not line.strip():
-                continue
-            try:
-                pair = PreferencePair.model_validate_json(line)
-                check_emotions(card, pair.metadata.emotions)
-                pairs.append(pair)
-            except ValueError as error:
-                first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-                reason = first.removeprefix("Value error, ")
-                bad.append(BadLine(file.name, number, reason, line.decode("utf-8", "replace")))
+
+    def parse(value: object, _: str) -> PreferencePair:
+        pair = PreferencePair.model_validate(value)
+        check_emotions(card, pair.metadata.emotions)
+        return pair
+
+    for record in read_records(find_files(folder, "preference pairs"), parse):
+        (bad if isinstance(record, BadLine) else pairs).append(record)
     write_quarantine(quarantine, bad)
     if len(pairs) < MIN_PAIRS:
         raise TooFewPairs(
