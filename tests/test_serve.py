@@ -221,6 +221,11 @@ def test_four_bit_models_are_never_served_in_float32(method):
     assert reason
 
 
+def test_a_cpu_serves_in_float32_so_that_replies_do_not_depend_on_the_batch(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert serving_dtype({})[0] == "float32"
+
+
 # The client.
 
 

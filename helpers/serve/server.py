@@ -121,7 +121,7 @@ class VLLMServer:
         if not torch.cuda.is_available():
             cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count()))
             environment |= {
-                "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
+                "VLLM_CPU_KVCACHE_SPACE": "2",  # GiB
                 # vLLM's scheduler polls on a core of its own. With all cores computing, each step waits for it.
                 "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores[:-1] or cores)),
                 "OMP_NUM_THREADS": "1",  # the scheduler; the worker takes the line above
@@ -237,10 +237,7 @@ def serving_dtype(config: Mapping[str, object]) -> tuple[str, str]:
     quantized = config.get("quantization_config", {}).get("quant_method")
     if quantized in ("awq", "gptq"):
         return "bfloat16", f"vLLM refuses float32 for {quantized.upper()}."
-    found = [name for name in ("amx_bf16", "avx512_bf16") if torch.cpu.get_capabilities().get(name)]
-    if found:
-        return "bfloat16", f"This CPU computes in bfloat16 ({found[0]})."
-    return "float32", "This CPU would emulate bfloat16."
+    return "float32", "In bfloat16 a reply would depend on what else the server is computing."
 
 
 def max_lora_rank(adapters: Mapping[str, Path]) -> int:
