@@ -157,7 +157,7 @@ def _lines(file: Path) -> Iterator[tuple[int, bytes, int]]:
             while not end.endswith(b"\n") and (end := stream.readline(MAX_LINE_BYTES)):
                 size += len(end)
             if line.strip():
-                yield number, line, size
+                yield number, line.rstrip(b"\r\n"), size
 
 
 def _value(raw: bytes, size: int, most: int, what: str) -> object:

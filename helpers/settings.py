@@ -45,19 +45,22 @@ _LORA = {
 }
 PARAMETERS: dict[str, dict[str, tuple]] = {
     "01_data": {
-        "dialogues": ("data/dialogues", "data/dialogues", "data/dialogues"),
+        "dialogues": ("data/dialogues/{persona}",) * 3,
         "max_raw_chats": (60, None, None),
+        "labelled": ("data/anonymisation/labelled.jsonl",) * 3,
+        "unseen": ("data/anonymisation/unseen.jsonl",) * 3,
         "reviews": ("data/reviews/raw_chats.yaml",) * 3,
         "min_dialogues": (100, 100, 100),
         "validation_share": (0.1, 0.1, 0.1),
         "test_share": (0.1, 0.1, 0.1),
     },
-    "02_augment": {"counterfactuals": ("data/counterfactuals",) * 3},
+    "02_augment": {"counterfactuals": ("data/counterfactuals/{persona}",) * 3},
     "03_lora": _LORA
     | {
         "method": ("lora", "lora", "lora"),
+        "max_rows": (None, 560, None),
         "learning_rate": (1e-3, 1e-3, 2e-4),
-        "epochs": (1, 2, 3),
+        "epochs": (1, 1, 3),
         "max_steps": (4, -1, -1),
         "save_steps": (2, 20, 10),
         "max_new_tokens": (8, 60, 120),
@@ -71,7 +74,8 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
         "max_new_tokens": (8, 40, 120),
     },
     "05_dpo": {
-        "preferences": ("data/preferences",) * 3,
+        "preferences": ("data/preferences/{persona}",) * 3,
+        "max_pairs": (24, 80, None),
         "beta": (0.1, 0.1, 0.1),
         "sft_weight": (1.0, 1.0, 0.2),
         "learning_rate": (1e-3, 2e-5, 5e-6),
@@ -98,8 +102,8 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
         "startup_timeout": (600, 600, 1200),
     },
     "08_evaluate": {
-        "scenarios": ("data/scenarios",) * 3,
-        "max_scenarios": (4, None, None),
+        "scenarios": ("data/scenarios/{persona}",) * 3,
+        "max_scenarios": (4, 40, None),
         "samples": (1, 1, 4),
         "max_tokens": (8, 80, 160),
         "temperature": (0.7, 0.7, 0.7),
@@ -192,8 +196,10 @@ class Settings(SimpleNamespace):
     `run`."""
 
     def path(self, name: str) -> Path:
-        """A path parameter; a relative one is taken from the project's top level, wherever the kernel runs."""
-        value = Path(getattr(self, name)).expanduser()
+        """A path parameter. A relative one is taken from the project's top level, wherever the kernel runs; `{persona}`
+        in it stands for the name of the persona card.
+        """
+        value = Path(str(getattr(self, name)).replace("{persona}", Path(self.persona).stem)).expanduser()
         return value if value.is_absolute() else ROOT / value
 
     @property

@@ -26,7 +26,7 @@ def main() -> None:
     cfg = settings.resolve("03_lora", {"profile": "cpu"})
     base = resolve_base_model(cfg.base_model)
     tokenizer = base.load_tokenizer()
-    dialogues = read_conversations(settings.ROOT / "data" / "dialogues").conversations
+    dialogues = read_conversations(settings.ROOT / "data" / "dialogues" / "sakura").conversations
     rows = supervise_all(tokenizer, dialogues[: cfg.batch_size], load_persona())
     lora = LoraConfig(r=cfg.lora_r, lora_alpha=cfg.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM")
     trainer = sft.make_trainer(sft.load_base(base, cfg), tokenizer, rows, rows, cfg, cfg.folder / "bench", lora)

@@ -5,7 +5,6 @@ import json
 import pytest
 
 from helpers.conversations import Conversation, Message, Metadata, read_conversations
-from helpers.data.anonymise import anonymise
 from helpers.data.augmentation import CounterfactualSet, contrast, expand, read_counterfactuals, split_sets
 from helpers.data.intake import TooFewDialogues, take_in
 from helpers.data.quality import check, check_all
@@ -30,12 +29,12 @@ def talk(user: str, reply: str, level: str = "friend", name: str = "x", source: 
 
 @pytest.fixture(scope="module")
 def written() -> list[Conversation]:
-    return read_conversations(ROOT / "data" / "dialogues").conversations
+    return read_conversations(ROOT / "data" / "dialogues" / "sakura").conversations
 
 
 @pytest.fixture(scope="module")
 def sets() -> list[CounterfactualSet]:
-    return read_counterfactuals(ROOT / "data" / "counterfactuals", load_persona()).sets
+    return read_counterfactuals(ROOT / "data" / "counterfactuals" / "sakura", load_persona()).sets
 
 
 def test_quarantine_is_written_even_when_too_few_are_left(tmp_path, card):
@@ -49,55 +48,6 @@ def test_quarantine_is_written_even_when_too_few_are_left(tmp_path, card):
         take_in(file, card, 2, tmp_path / "q.jsonl")
     reasons = [json.loads(line)["reason"] for line in (tmp_path / "q.jsonl").read_text(encoding="utf-8").splitlines()]
     assert "not JSON" in reasons[0] and "not UTF-8" in reasons[1] and "'sleepy'" in reasons[2]
-
-
-@pytest.mark.parametrize(
-    ("text", "entity", "leak"),
-    [
-        ("番号は090-1234-5678だよ", "PHONE", "1234"),
-        ("０９０－１２３４－５６７８に電話して", "PHONE", "１２３４"),
-        ("０３ー１２３４ー５６７８", "PHONE", "１２３４"),
-        ("(03)1234-5678か+81 90 1234 5678", "PHONE", "5678"),
-        ("taro@docomo.ne.jpに送って", "EMAIL", "taro"),
-        ("https://example.org/me を見て", "URL", "example.org"),
-        ("〒150-0041です", "POSTCODE", "150"),
-        ("東京都渋谷区神南１丁目２番３号に住んでる", "ADDRESS", "神南"),
-        ("横浜市青葉区美しが丘1-2-3", "ADDRESS", "美しが丘"),
-        ("カードは4111 1111 1111 1111", "ID_NUMBER", "4111"),
-        ("マイナンバーは123456789012", "ID_NUMBER", "123456789012"),
-        ("@hanako_99 をフォローして", "SOCIAL", "hanako"),
-        ("昨日、三浦先輩が来た", "NAME", "三浦"),
-        ("ケンくんと林さん", "NAME", "ケン"),
-        ("高橋一郎と申します", "NAME", "一郎"),
-    ],
-)
-def test_personal_details_go(text, entity, leak):
-    result = anonymise([text])
-    assert leak not in result.texts[0]
-    assert set(result.counts) == {entity}
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "さくらちゃん、さくらさん",
-        "お客さんと皆さんとお母さんと店員さんと赤ちゃん",
-        "たくさん食べた。お疲れ様、神様",
-        "それを聞くんだ。ちゃんと言って。許さん",
-        "8:12に着いて、15分待って、2026-11-22に3-1で勝った。100000円、1丁目の角",
-    ],
-)
-def test_ordinary_words_stay(text):
-    assert anonymise([text]).texts == [text]
-
-
-def test_the_same_thing_keeps_its_stand_in_and_others_get_their_own():
-    texts = anonymise(
-        ["田中さんの電話は090-1234-5678", "田中が？ ０９０１２３４５６７８？ 山口さんは03-1111-2222"]
-    ).texts
-    name = texts[0].split("さん")[0]
-    assert texts[1].startswith(f"{name}が") and texts[1].count("090-0000-0001") == 1 and "090-0000-0002" in texts[1]
-    assert "田中" not in "".join(texts) and f"{name}さんは" not in texts[1]
 
 
 def test_wrapping_chooses_the_level_from_the_register():
@@ -217,7 +167,7 @@ def test_a_bad_set_is_set_aside_with_its_reason(tmp_path, card):
 
 
 def test_scenarios_of_the_evaluation_are_in_no_training_turn(written, sets):
-    lines = (ROOT / "data" / "scenarios" / "sakura.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (ROOT / "data" / "scenarios" / "sakura" / "first.jsonl").read_text(encoding="utf-8").splitlines()
     asked = {turn for line in lines for turn in json.loads(line)["user_turns"] if len(turn) > 8}
     assert not asked & ({m.content for c in written for m in c.messages} | {s.user for s in sets})
 

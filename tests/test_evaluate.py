@@ -17,7 +17,7 @@ from helpers.persona import system_prompt
 from helpers.replies import Reply
 from helpers.settings import ROOT
 
-SCENARIOS = ROOT / "data" / "scenarios"
+SCENARIOS = ROOT / "data" / "scenarios" / "sakura"
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +36,12 @@ def test_project_scenarios_are_all_usable_and_enough(card):
 
 def test_no_scenario_is_in_what_she_learns_from(scenarios):
     """Also not in the counterfactual and preference data."""
-    read = read_conversations(ROOT / "data" / "dialogues").conversations
+    read = read_conversations(ROOT / "data" / "dialogues" / "sakura").conversations
     assert leaks(scenarios, read) == []
     turns = {turn for s in scenarios for turn in s.user_turns}
     for file in [
-        *(ROOT / "data" / "counterfactuals").glob("*.jsonl"),
-        *(ROOT / "data" / "preferences").glob("*.jsonl"),
+        *(ROOT / "data" / "counterfactuals" / "sakura").glob("*.jsonl"),
+        *(ROOT / "data" / "preferences" / "sakura").glob("*.jsonl"),
     ]:
         assert not [turn for turn in turns if turn in file.read_text(encoding="utf-8")]
 
@@ -155,7 +155,7 @@ def test_silence_keeps_no_rule(card, empty):
 def test_hand_written_replies_keep_the_rules(card):
     """The rules are right about the people who wrote her: no rule may be broken by more than 2 % of their replies."""
     broken, replies = dict.fromkeys(persona_rules.RULES, 0), 0
-    for conversation in read_conversations(ROOT / "data" / "dialogues").conversations:
+    for conversation in read_conversations(ROOT / "data" / "dialogues" / "sakura").conversations:
         turns = [m.content for m in conversation.messages]
         prompt = conversation.chat(card)[0]["content"]
         for i in range(1, len(turns), 2):

@@ -48,7 +48,7 @@ def test_reading_nothing_is_one_sentence(tmp_path):
 
 
 def test_every_hand_written_dialogue_is_sound(card):
-    reading = read_conversations(settings.ROOT / "data" / "dialogues")
+    reading = read_conversations(settings.ROOT / "data" / "dialogues" / "sakura")
     assert not reading.quarantine
     assert len(reading.conversations) >= 120
     for c in reading.conversations:

@@ -24,6 +24,8 @@ CHAT = [
     {"role": "assistant", "content": "えっとね…オムライス、は？🍳"},
 ]
 
+PAIRS = settings.ROOT / "data" / "preferences" / "sakura"
+
 
 def test_supervised_ids_are_exactly_her_words_and_end_tokens(tokenizer):
     end = tokenizer.convert_tokens_to_ids("<end_of_turn>")
@@ -254,14 +256,14 @@ def test_gradients_pass_through_4_bit_layers_also_after_an_evaluation(stage, tin
 
 
 def test_preference_pairs_are_sound(card, tmp_path):
-    pairs, bad = preferences.read_preferences(settings.ROOT / "data" / "preferences", card, tmp_path / "bad.jsonl")
+    pairs, bad = preferences.read_preferences(PAIRS, card, tmp_path / "bad.jsonl")
     assert len(pairs) >= 60 and not bad and not (tmp_path / "bad.jsonl").read_text()
     assert set(preferences.faults(pairs)) == set(preferences.FAULTS)
     assert all(len(p.chosen) <= card.max_reply_chars for p in pairs)
 
 
 def test_too_few_preference_pairs_are_one_sentence_and_bad_ones_are_set_aside(card, tmp_path):
-    good = (settings.ROOT / "data" / "preferences" / "sakura.jsonl").read_text(encoding="utf-8").splitlines()[0]
+    good = (PAIRS / "first.jsonl").read_text(encoding="utf-8").splitlines()[0]
     moody = json.loads(good)
     moody["metadata"]["emotions"] = ["shy"]
     (tmp_path / "pairs.jsonl").write_text("\n".join([good, json.dumps(moody), "{oops"]), encoding="utf-8")
@@ -279,7 +281,7 @@ def test_dpo_starts_from_the_sft_companion_with_margin_zero(stage, tiny, tokeniz
     monkeypatch.setattr(settings, "OUTPUTS", tmp_path)
     cfg = settings.resolve("05_dpo", {"profile": "smoke", "max_steps": 2})
     cfg.hardware = stage.settings.hardware
-    pairs, _ = preferences.read_preferences(settings.ROOT / "data" / "preferences", card, tmp_path / "bad.jsonl")
+    pairs, _ = preferences.read_preferences(PAIRS, card, tmp_path / "bad.jsonl")
     policy = dpo.load_policy(tiny, tmp_path / "adapter", cfg)
     trainer = dpo.make_trainer(policy, tokenizer, pairs[:4], pairs[4:6], card, cfg, tmp_path / "dpo")
     assert dpo.evaluate(trainer, "cpu")["margin"] == pytest.approx(0, abs=1e-4)

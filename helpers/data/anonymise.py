@@ -1,79 +1,32 @@
-"""Anonymise Japanese chats by patterns.
+"""Anonymise a talk: each personal detail gives way to a stand-in that reads naturally.
 
-In: the turns of one conversation. Out: the same turns with stand-ins that read naturally (the same thing gets the same
-stand-in throughout the conversation), and counts by entity.
-
-Patterns find what has a form: numbers, addresses, handles, names with an honorific. A name without one, a workplace, a
-rare illness or a story that gives somebody away passes: finding those takes a named-entity model (Presidio with GiNZA)
-and a person who reads.
+In: the turns of one conversation. Out: the same turns, in which the same person, number or place has the same stand-in
+throughout, and counts by entity. What is found is what `recognizers` finds: a story that gives somebody away stays, so
+a person reads before anything is learned from.
 """
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-ENTITIES = ("URL", "EMAIL", "SOCIAL", "ID_NUMBER", "PHONE", "POSTCODE", "ADDRESS", "NAME")
+from helpers.data.people import parts_of_name, repeats
+from helpers.data.recognizers import Finding, find
+from helpers.japanese import narrow
 
-# Full-width digits and signs are mapped to half-width one for one before matching, so patterns need only the latter.
-_D = r"\d"
-_N = r"(?:\d+|[一二三四五六七八九十]+)"
-_PLACE = r"[一-龥々ヶケァ-ヴー]"
-_PREFECTURE = rf"(?:北海道|東京都|京都府|大阪府|{_PLACE}{{2,3}}県)?"
-_PATTERNS = {
-    "URL": re.compile(r"(?:https?://|www\.)[A-Za-z0-9./?=&_%#~:+-]+"),
-    "EMAIL": re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+"),
-    "SOCIAL": re.compile(
-        r"(?<![A-Za-z0-9._])@[A-Za-z0-9_.]{2,30}"
-        r"|(?:(?<=ID:)|(?<=IDは)|(?<=ID: )|(?<=ID は))[A-Za-z0-9_.-]{4,30}"
-    ),
-    "ID_NUMBER": re.compile(rf"(?<!{_D})(?:{_D}{{4}}[- ]){{2,3}}{_D}{{4}}(?!{_D})|(?<!{_D}){_D}{{12,16}}(?!{_D})"),
-    "PHONE": re.compile(
-        rf"(?<!{_D})(?:\+81[- ]?{_D}{{1,4}}[- ]?{_D}{{1,4}}[- ]?{_D}{{3,4}}"
-        rf"|\(0{_D}{{1,4}}\) ?{_D}{{1,4}}[- ]?{_D}{{3,4}}"
-        rf"|0{_D}{{1,4}}[- ]{_D}{{1,4}}[- ]{_D}{{3,4}}|0{_D}{{1,4}}\({_D}{{1,4}}\){_D}{{3,4}}|0{_D}{{9,10}})(?!{_D})"
-    ),
-    "POSTCODE": re.compile(rf"〒 ?{_D}{{3}}-?{_D}{{4}}(?!{_D})|(?<![\d-]){_D}{{3}}-{_D}{{4}}(?![\d-])"),
-    "ADDRESS": re.compile(
-        rf"{_PREFECTURE}(?:{_PLACE}{{1,6}}[市区郡町村])*{_PLACE}[一-龥々ヶケァ-ヴーがのつ]{{0,7}}?"
-        rf"{_N}丁目(?:{_N}(?:番地?|-))?(?:(?:の)?{_N}号?)?"
-        rf"|{_PREFECTURE}(?:{_PLACE}{{1,6}}[市区郡町村])+(?:{_PLACE}|[がのつしきたみさ]){{0,8}}"
-        rf"(?:{_N}番地?(?:の?{_N})?(?:{_N}?号)?|{_D}+-{_D}+(?:-{_D}+)*)"
-        rf"|{_PLACE}{{2,8}}{_N}番地(?:の?{_N})?"
-    ),
+_SURNAMES = ("佐藤", "鈴木", "高橋", "伊藤", "渡辺", "山本", "中村", "小林", "加藤", "吉田", "山田", "松本")
+_GIVEN = {
+    "kanji": ("陽菜", "大輔", "美咲", "健太", "彩香", "拓也", "真由", "翔太", "千尋", "直樹"),
+    "hiragana": ("ひなた", "みなと", "ゆい", "なつき", "かえで", "りく", "つむぎ", "はるか", "そうた", "あおい"),
+    "katakana": ("ユイ", "ケン", "マナ", "リク", "サラ", "レン", "エマ", "ジン", "ニナ", "トム"),
+    "latin": ("Yui", "Ken", "Mana", "Riku", "Sara", "Ren", "Emi", "Jin", "Nina", "Toma"),
 }
-
-_ANY = re.compile("|".join(f"(?P<{entity}>{pattern.pattern})" for entity, pattern in _PATTERNS.items()))
-
-_HONORIFIC = r"(?:さん|くん|君|ちゃん(?!こ)|様|さま|先輩|氏)"
-_WHEN = (
-    r"(?:今日|昨日|明日|先日|今朝|昨夜|今夜|毎日|最近|今度|結局|同僚|上司|後輩|同期|友達|友人|"
-    r"元彼|彼氏|彼女|担当|部長|課長|店長)?"
-)  # One kanji before an honorific is mostly a verb or a noun (聞くん, 許さん, お日さま); these are surnames.
-_NAMED = re.compile(
-    rf"(?:(?<![一-龥々おご]){_WHEN}(?P<kanji>[一-龥々]{{2,4}}|[林森原関堀岡辻島星泉菅桂岸])"
-    rf"|(?<![ァ-ヴー])(?P<kata>[ァ-ヴー]{{2,6}})"
-    rf"|(?:^|(?<=[\s、。！？!?「『（(…]))(?P<hira>[ぁ-ん]{{2,4}}?))(?P<honorific>{_HONORIFIC})"
+_PLACES = ("ひかり", "みどり", "若葉", "青葉", "白鳥", "銀杏", "朝日", "清流", "千草", "若松")
+_KIND = re.compile(
+    r"(?:駅|大学院|大学|短大|高校|高等学校|高専|中学校|中学|小学校|幼稚園|保育園|こども園|専門学校|学園|学院|予備校|日本語学校|支援学校|"
+    r"総合病院|病院|医院|クリニック|歯科|銀行|信用金庫|商事|商店|建設|工業|工務店|製作所|産業|物産|電機|運輸|運送|物流|食品|製薬|薬局|不動産|市役所|区役所|事務所|食堂|"
+    r"印刷|出版|書店|水産|農園|牧場|システムズ?|ソフト|警備|倉庫|ホテル|旅館|[高中小大])$"
 )
-_INTRODUCED = re.compile(
-    r"(?:名前は|本名は|氏名は|氏名:)(?P<a>[一-龥々]{2,5}|[ァ-ヴー・]{3,12})(?=です|だ|と|って|。|、|$)"
-    r"|(?P<b>[一-龥々]{2,5}|[ァ-ヴー・]{3,12})(?=と申します|といいます|と言います)"
-)
-# Nouns that take an honorific and name nobody.
-_NOUNS = re.compile(
-    r"主人|息子|祖父|祖母|旦那|父母|各位|馳走|苦労|世話|業者|患者|記者|学者|役者|芸者|"
-    r"大家|相手|先方|他人|女王|王子|叔母|叔父|伯母|伯父|後輩|妊婦|常連|新郎|新婦|親御|"
-    r"親父|生徒|編集|板前|弟子|両親|先祖|一回|多種多|美人|外人|新人|奥様|神様|王様|客様|"
-    r"みな|おかあ|おとう|かあ|とう|にい|ねえ|おにい|おねえ|おじい|おばあ|じい|ばあ|おじ|"
-    r"おば|あか|かみ|ちゃん|しょうゆ|おつかれ|ごちそう|ごくろう|おきゃく|むすこ|むすめ|おく|"
-    r"だんな|だれか|どちら|おひめ|ぼく|うさぎ|くま|ぞう|パパ|ママ|サンタ|たく"
-)
-_OCCUPATION = re.compile(r"[屋員師手者官長士家医]$|(?:先生|選手|学生|同士)$")
-_AROUND = {"kanji": "一-龥々", "kata": "ァ-ヴー"}
-
-_SURNAMES = ("佐藤", "鈴木", "高橋", "伊藤", "渡辺", "山本", "中村", "小林", "加藤", "吉田")
-_GIVEN = ("ひなた", "あおい", "みなと", "ゆい", "そら", "なつき", "かえで", "りく", "つむぎ", "はるか")
 
 
 @dataclass(frozen=True)
@@ -84,98 +37,104 @@ class Anonymised:
     counts: Counter
 
 
-def anonymise(texts: Sequence[str], keep: Iterable[str] = ("さくら",)) -> Anonymised:
+def anonymise(texts: Sequence[str], keep: Iterable[str] = (), known: Iterable[str] = ()) -> Anonymised:
     """Replace personal details in the turns of one conversation.
 
     Args:
         texts: all turns of one conversation, in order.
         keep: names that stay, such as the persona's own.
+        known: names that are known to be somebody's, such as the speakers' in an export.
     """
     kept = set(keep)
-    stand_ins: dict[tuple[str, str], str] = {}
+    found = [[f for f in find(text) if text[f.start : f.end] not in kept] for text in texts]
+    names = {
+        t[f.start : f.end] for t, findings in zip(texts, found, strict=True) for f in findings if f.entity == "PERSON"
+    }
+    names |= set(known) - kept
+    stand_ins = _StandIns(" ".join(texts), kept)
     counts: Counter = Counter()
-    used = " ".join(texts)
     done = []
-    for text in texts:
-        done.append(_replace(text, stand_ins, counts))
-    for text in done:
-        for name, honorific in _names(text, kept):
-            stand_ins.setdefault(("NAME", name), _name_for(honorific, used, stand_ins))
-    return Anonymised([_replace_names(text, stand_ins, counts) for text in done], counts)
+    for text, findings in zip(texts, found, strict=True):
+        places = [*findings, *(Finding("PERSON", *place) for place in repeats(narrow(text), names))]
+        parts, end = [], 0
+        for f in sorted(places, key=lambda f: (f.start, -f.end)):
+            if f.start < end:
+                continue
+            parts += [text[end : f.start], stand_ins.of(f.entity, text[f.start : f.end])]
+            end = f.end
+            counts[f.entity] += 1
+        done.append("".join([*parts, text[end:]]))
+    return Anonymised(done, counts)
 
 
-def _narrow(text: str) -> str:
-    """`text` with full-width letters, digits and signs made half-width and hyphens made one, length unchanged."""
-    narrow = [n if len(n := unicodedata.normalize("NFKC", c)) == 1 else c for c in text]
-    narrow = ["-" if c in "‐‑‒–—―−" else c for c in narrow]
-    # The long vowel mark between digits is a hyphen typed in kana mode.
-    return re.sub(r"(?<=\d)ー(?=\d)", "-", "".join(narrow))
+class _StandIns:
+    """Stand-ins of one conversation; no name that is said in it is given to somebody else."""
+
+    def __init__(self, said: str, kept: set[str]):
+        self._taken, self._said = set(kept), said
+        self._given: dict[tuple[str, str], str] = {}
+
+    def of(self, entity: str, words: str) -> str:
+        if entity == "PERSON":
+            return "".join(
+                part if not part.strip(" 　・") else self._name(part, kind) for part, kind in parts_of_name(words)
+            )
+        key = (entity, _key(entity, words))
+        if key not in self._given:
+            number = sum(kind == entity for kind, _ in self._given) + 1
+            self._given[key] = _stand_in(entity, narrow(words), number)
+        return self._given[key]
+
+    def _name(self, part: str, kind: str) -> str:
+        pool = _SURNAMES if kind == "surname" else _GIVEN[_script(part)]
+        if ("PERSON", part) not in self._given:
+            free = [n for n in (*pool, *_SURNAMES) if n not in self._taken and n not in self._said]
+            self._given["PERSON", part] = free[0] if free else f"{pool[0]}{len(self._taken)}"
+            self._taken.add(self._given["PERSON", part])
+        return self._given["PERSON", part]
 
 
-def _replace(text: str, stand_ins: dict, counts: Counter) -> str:
-    parts, end = [], 0
-    for match in _ANY.finditer(_narrow(text)):
-        entity = match.lastgroup
-        number = sum(kind == entity for kind, _ in stand_ins) + 1
-        parts += [
-            text[end : match.start()],
-            stand_ins.setdefault((entity, _key(entity, match.group())), _stand_in(entity, number)),
-        ]
-        end = match.end()
-        counts[entity] += 1
-    return "".join([*parts, text[end:]])
+def _script(name: str) -> str:
+    for script, pattern in (("hiragana", "[ぁ-んー]+"), ("katakana", "[ァ-ヴー・]+"), ("latin", "[A-Za-z. -]+")):
+        if re.fullmatch(pattern, name):
+            return script
+    return "kanji"
 
 
-def _key(entity: str, found: str) -> str:
+def _key(entity: str, words: str) -> str:
     """What makes two spellings the same thing: for numbers the digits alone."""
-    if entity not in ("PHONE", "POSTCODE", "ID_NUMBER"):
-        return found.lower()
-    return re.sub(r"\D", "", found.replace("+81", "0").replace("(0)", ""))
+    narrowed = narrow(words).lower()
+    if entity in ("PHONE_NUMBER", "POSTCODE", "MY_NUMBER", "CREDIT_CARD", "BANK_ACCOUNT"):
+        return re.sub(r"\D", "", narrowed.replace("+81", "0").replace("(0)", ""))
+    return narrowed
 
 
-def _stand_in(entity: str, number: int) -> str:
+def _stand_in(entity: str, words: str, number: int) -> str:
+    place = _PLACES[(number - 1) % len(_PLACES)] + ("" if number <= len(_PLACES) else str(number))
+    kind = found.group() if (found := _KIND.search(words)) else ""
     return {
         "URL": f"https://example.com/{number}",
-        "EMAIL": f"user{number}@example.com",
-        "SOCIAL": f"@user_{number}",
-        "ID_NUMBER": f"0000-0000-0000-{number:04}",
-        "PHONE": f"090-0000-{number:04}",
+        "EMAIL_ADDRESS": f"user{number}@example.com",
+        "SOCIAL_ID": f"{'@' * words.startswith('@')}user_{number}",
+        "MY_NUMBER": f"0000-0000-{number:04}",
+        "CREDIT_CARD": f"0000-0000-0000-{number:04}",
+        "BANK_ACCOUNT": f"{number:07}",
+        "PHONE_NUMBER": f"090-0000-{number:04}",
         "POSTCODE": f"〒000-{number:04}",
         "ADDRESS": f"ひかり市本町1丁目{number}番地",
+        "BIRTH_DATE": _birth_date(words, (number - 1) % 28 + 1),
+        "SCHOOL": place + (kind or "学園"),
+        "EMPLOYER": place + (kind or "商事"),
+        "STATION": place + "駅",
     }[entity]
 
 
-def _names(text: str, kept: set[str]) -> Iterable[tuple[str, str]]:
-    for match in _NAMED.finditer(text):
-        name = match["kanji"] or match["kata"] or match["hira"]
-        if name not in kept and not _NOUNS.fullmatch(name) and not _OCCUPATION.search(name):
-            yield name, match["honorific"]
-    for match in _INTRODUCED.finditer(text):
-        name = match["a"] or match["b"]
-        if name not in kept:
-            yield name, "さん"
-
-
-def _name_for(honorific: str, used: str, stand_ins: dict) -> str:
-    taken = set(stand_ins.values())
-    pool = _GIVEN if honorific in ("ちゃん", "くん", "君") else _SURNAMES
-    free = [name for name in (*pool, *_SURNAMES, *_GIVEN) if name not in taken and name not in used]
-    return free[0] if free else f"{pool[0]}{len(taken)}"
-
-
-def _replace_names(text: str, stand_ins: dict, counts: Counter) -> str:
-    """Names, with and without their honorific; a kana name needs the honorific, for it can be part of any word."""
-    names = {name: stand_in for (entity, name), stand_in in stand_ins.items() if entity == "NAME"}
-    if not names:
-        return text
-    alternatives = []
-    for name in sorted(names, key=len, reverse=True):
-        script = "kata" if re.fullmatch("[ァ-ヴー・]+", name) else "kanji" if re.fullmatch("[一-龥々]+", name) else None
-        bare = rf"(?<![{_AROUND[script]}]){re.escape(name)}(?![{_AROUND[script]}])|" if script and len(name) > 1 else ""
-        alternatives.append(f"{bare}{re.escape(name)}(?={_HONORIFIC})")
-
-    def swap(match: re.Match) -> str:
-        counts["NAME"] += 1
-        return names[match.group()]
-
-    return re.sub("|".join(alternatives), swap, text)
+def _birth_date(words: str, day: int) -> str:
+    """Another date, as exact as the one said and written as it was."""
+    if re.fullmatch(r"\d{8}", words):
+        return f"199001{day:02}"
+    if re.match(r"\d{1,2}/", words):
+        return f"1/{day}"
+    if "年" in words or re.match(r"\d{4}|[MTSHR]\d", words):
+        return f"1990年1月{day}日"
+    return f"1月{day}日"

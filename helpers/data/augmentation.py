@@ -1,7 +1,7 @@
 """Counterfactual sets: one user's turn, answered anew at each level, with each memory, in each mood.
 
-In: `data/counterfactuals/*.jsonl`. Out: conversations that differ in the condition *and* in the reply, and a measure of
-how much the replies of a set differ. A set in which only the label changes teaches that the label means nothing.
+In: `data/counterfactuals/<persona>/*.jsonl`. Out: conversations that differ in the condition *and* in the reply, and a
+measure of how much the replies of a set differ. A set in which only the label changes teaches that it means nothing.
 """
 
 import random

@@ -27,7 +27,7 @@ AUTHORED = ("hand", "counterfactual")  # sources whose replies somebody wrote as
 _HIRAGANA = re.compile(r"[ぁ-ん]")
 # U+FFFD, control and zero-width characters, and what UTF-8 looks like when read as Latin-1 or as Shift_JIS.
 _MOJIBAKE = re.compile(r"[\ufffd\u0080-\u009f\u200b-\u200d\ufeff]|[ãÃ][\u0080-\u00bf]|繧|縺|譁�", re.UNICODE)
-_PUPPET = re.compile(r"^(?:user|ユーザー?|あなた|私|さくら|[AB])[:：]|\n\s*\S{1,8}[:：]", re.IGNORECASE)
+_PUPPET = re.compile(r"^(?:user|ユーザー?|あなた|私|[AB])[:：]|\n\s*\S{1,8}[:：]", re.IGNORECASE)
 _PUPPET_ACT = re.compile(r"(?:あなた|君|きみ)は(?:そう言って|うなず|頷|微笑|笑っ|泣い|答え|黙)[^。]{0,12}[たる]。")
 _ASKS_WHAT = re.compile(r"(?:とは|って何|何です|何が|誰)")
 _DEFINES = re.compile(
@@ -90,7 +90,7 @@ def check_reply(user: str, reply: str, level: str, card: PersonaCard) -> list[Re
         against("register", f"is {register_of(reply)}, and she is {card.levels[level].register_} at {level}")
     elif card.levels[level].register_ == "polite" and is_mixed(reply):
         against("register", "falls from polite into plain")
-    if _PUPPET.search(reply) or _PUPPET_ACT.search(reply):
+    if _PUPPET.search(reply) or re.match(rf"{card.name}[:：]", reply) or _PUPPET_ACT.search(reply):
         against("puppeteering", "speaks or acts for the user")
     if not _HIRAGANA.search(reply):
         against("dictionary", "is a bare name or number, not a sentence")

@@ -57,3 +57,11 @@ def split_dialogues(
         validation=[c for c in conversations if c.id in validation],
         test=[c for c in conversations if c.id in test],
     )
+
+
+def sample(conversations: Sequence[Conversation], most: int | None, seed: int) -> list[Conversation]:
+    """A seeded sample of at most `most` conversations, in their order; all of them if `most` is None."""
+    if most is None or most >= len(conversations):
+        return list(conversations)
+    kept = sorted(random.Random(seed).sample(range(len(conversations)), most))
+    return [conversations[i] for i in kept]

@@ -16,7 +16,7 @@ from helpers.evaluate.arms import Transcript
 from helpers.files import sha256_json
 
 QUESTIONS = {
-    "character": "さくららしさが、最後まで保たれていましたか？",
+    "character": "この人らしさが、最後まで保たれていましたか？",
     "emotion": "気持ちの表し方は、自然でしたか？",
     "relevance": "相手の言葉に、きちんと応えていましたか？",
     "particles": "語尾や相づちの言葉づかいは、しっくりきましたか？",

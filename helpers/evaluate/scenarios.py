@@ -1,7 +1,7 @@
 """Held-out scenarios: what the user says, turn by turn, and what a good companion's replies would show.
 
-In: `data/scenarios/*.jsonl`, one scenario a line. Out: `Scenario` objects, and the lines that could not be used, each
-with its reason.
+In: `data/scenarios/<persona>/*.jsonl`, one scenario a line. Out: `Scenario` objects, and the lines that could not be
+used, each with its reason.
 """
 
 import re

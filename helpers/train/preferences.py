@@ -1,12 +1,12 @@
 """Preference pairs: one context, a better and a worse reply, and the fault of the worse one.
 
-In: JSON Lines in `data/preferences`. Out: checked pairs, in the columns that TRL's DPOTrainer takes.
+In: JSON Lines in `data/preferences/<persona>`. Out: checked pairs, in the columns that TRL's DPOTrainer takes.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from datasets import Dataset
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -15,7 +15,17 @@ from helpers.conversations import Message, Metadata, Text
 from helpers.jsonl import BadLine, find_files, read_records, write_quarantine
 from helpers.persona import PersonaCard, check_emotions, system_prompt
 
-FAULTS = ("mechanical", "out_of_character", "preachy", "too_long", "ignores_feeling")
+Fault = Literal[
+    "mechanical",
+    "out_of_character",
+    "preachy",
+    "too_long",
+    "ignores_feeling",
+    "forgets",
+    "too_familiar",
+    "overconfident",
+]
+FAULTS: tuple[str, ...] = get_args(Fault)
 
 
 class PreferencePair(BaseModel):
@@ -24,7 +34,7 @@ class PreferencePair(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     id: str
-    fault: Literal["mechanical", "out_of_character", "preachy", "too_long", "ignores_feeling"]
+    fault: Fault
     messages: list[Message]
     chosen: Text
     rejected: Text

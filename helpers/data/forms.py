@@ -1,0 +1,107 @@
+"""The forms that personal numbers, addresses and dates take in Japanese chats, and the check digits that some end in.
+
+Patterns are for text that went through `japanese.narrow`: digits, letters and signs half-width, all hyphens one.
+"""
+
+import re
+
+# -- Numbers -----------------------------------------------------------------------------------------------------------
+
+EMAIL = r"[A-Za-z0-9._%+-]+ ?(?:@|\(at\)|\[at\]| at |あっと|アットマーク) ?[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+"
+_TOP_LEVEL = r"(?:com|net|org|jp|info|io|me|dev|app|tv|gg|co|ly|be|site|page|shop)(?![A-Za-z0-9.@-])"
+URL = (
+    r"(?:https?://|www\.)[A-Za-z0-9./?=&_%#~:+!$,;@-]+"
+    rf"|(?<![A-Za-z0-9@.-])(?:[a-z0-9-]+\.)+{_TOP_LEVEL}(?:/[A-Za-z0-9./?=&_%#~:+-]*)?"
+)
+CARD = r"(?<![\d-])\d(?:[ -]?\d){12,15}(?![\d-]?\d)"
+MY_NUMBER = r"(?<![\d-])\d{4}([ -]?)\d{4}\1\d{4}(?![\d-]?\d)"
+PHONE = (
+    r"(?<![\d+])\+81[ -]?\(?0?\)?[ -]?\d{1,4}[ -]?\d{1,4}[ -]?\d{3,4}(?!\d)",
+    r"(?<!\d)\(0\d{1,4}\) ?\d{1,4}[ -]?\d{3,4}(?!\d)",
+    r"(?<!\d)0\d{1,4}[ -]?\(\d{1,4}\)[ -]?\d{3,4}(?!\d)",
+    r"(?<![\d.-])0\d{1,4}([ .・/-])\d{1,4}\1\d{3,4}(?![\d.]?\d)",
+    r"(?<![\d-])0[5789]0[ -]?\d{4}[ -]?\d{4}(?![\d-]?\d)",
+    r"(?<![\d-])0\d{9}(?![\d-]?\d)",
+    r"(?<![\d-])0(?:120|800|570|990)[ -]?\d{2,3}[ -]?\d{3,4}(?![\d-]?\d)",
+)
+POSTCODE = (r"〒 ?\d{3}[ -]?\d{4}(?!\d)", r"(?<![\d-])\d{3}-\d{4}(?![\d-])", r"(?<=郵便番号[^\d\n]{0,4})\d{7}(?!\d)")
+ACCOUNT = (
+    r"(?<![\d-])(?:\d{6,8}|\d{5}-\d{6,8}|\d{5}(?=[^\d]{0,6}番号|[ -]\d{6,8}))(?![\d-]?\d|円|人|年|個|回|歩|mAh|万)"
+)
+ACCOUNT_WORDS = r"口座|普通|当座|貯蓄|ゆうちょ|記号|振込|振り込|名義|支店|銀行|信金|信用金庫"
+AT_HANDLE = r"(?<![A-Za-z0-9._%+-])@[A-Za-z0-9_][A-Za-z0-9_.]{1,29}"
+HANDLE_WORDS = (
+    r"LINE|ライン|インスタ(?:グラム)?|Instagram|insta|Twitter|ツイッター|ツイッタ|TikTok|ティックトック|Discord|ディスコ(?:ード)?|ディスコ|"
+    r"カカオ(?:トーク)?|スカイプ|Skype|Steam|スチーム|PSN|PS|Telegram|テレグラム|Signal|Threads|スレッズ|Bluesky|ブルースカイ|YouTube|"
+    r"(?:裏|本|趣味|サブ|リア|ゲーム|ツイ|推し)?垢|アカウント(?:名)?|アカ|ユーザー(?:名|ネーム|ID)?|(?<![A-Za-z])X|(?<![A-Za-z])ID|"
+    r"アイディー?|ハンドル(?:ネーム)?"
+)
+_HANDLE = r"(?=[\w.-]*[A-Za-z_])[A-Za-z0-9_][A-Za-z0-9_.-]{2,29}[A-Za-z0-9_](?:#\d{4})?(?![A-Za-z0-9@])"
+NAMED_HANDLE = (
+    rf"(?:(?<=[はが:「、 ])|(?<=ID)|(?<=垢)|(?<=ライン)|(?<=LINE)|(?<=アカウント)){_HANDLE}"
+    r"|(?<![A-Za-z0-9_.@/#-])(?=[A-Za-z0-9_.-]*[A-Za-z])(?=[A-Za-z0-9_.-]*[0-9_.-])"
+    r"[A-Za-z0-9_][A-Za-z0-9_.-]{2,29}[A-Za-z0-9_](?![A-Za-z0-9@])"
+)
+SERVICE_AT = r"(?<=(?:LINE|TikTok|Twitter|Instagram|insta|Discord|Threads|X|YouTube))@[A-Za-z0-9_][A-Za-z0-9_.]{1,29}"
+HASH_HANDLE = r"(?<![A-Za-z0-9])[A-Za-z0-9_.]{2,32}#\d{4}(?!\d)"
+FRIEND_CODE = r"SW-\d{4}-\d{4}-\d{4}"
+
+# -- Addresses ---------------------------------------------------------------------------------------------------------
+
+_N = r"(?:\d+|[〇一二三四五六七八九十百]+)"
+_K = r"一-龥々ヶケァ-ヴー"
+_PREFECTURE = rf"(?:北海道|東京都|京都府|大阪府|[{_K}]{{2,3}}県)?"
+_MUNICIPALITY = rf"(?:(?:[{_K}]{{1,6}}?|[ぁ-ん]{{3,6}}?)[市区郡町村])"
+_AREA = rf"[{_K}][{_K}ぁ-ん]{{0,9}}?"
+_ROOM = r"(?: ?[一-龥々ァ-ヴーA-Za-zぁ-ん]{2,16} ?(?:\d{1,2}(?:階|F)|[A-Z]?-?\d{2,4}(?:号室|号)?(?!\d|円|年|人)))?"
+_REST = rf"(?:{_N}(?:番地?|-))?(?:の?{_N}号?)?(?:-\d+)*(?:号室)?"
+ADDRESS = (
+    rf"{_PREFECTURE}{_MUNICIPALITY}*(?:大字)?(?:{_AREA}|(?<=[市区町村]))(?:[東西南北]?{_N}条通?り?)?[東西南北]?"
+    rf"{_N}丁目(?!の夕日|の角|の交差点|のとこ|あたり){_REST}{_ROOM}",
+    rf"{_PREFECTURE}{_MUNICIPALITY}+(?:大字)?(?:字)?{_AREA}(?:{_N}番地?(?:の?{_N})?(?:{_N}?号)?|\d+(?:-\d+)+){_ROOM}",
+    rf"{_PREFECTURE}{_MUNICIPALITY}+(?:大字|字){_AREA}\d+(?:-\d+)*{_ROOM}",
+    rf"{_PREFECTURE}{_MUNICIPALITY}{{2,}}{_AREA}\d+(?![\d円年月日時分人個回点%歳階本枚]){_ROOM}",
+    rf"{_PREFECTURE}{_MUNICIPALITY}+(?:大字)?{_AREA}第?{_N}地割{_N}(?:番地?)?(?:の?{_N})?{_ROOM}",
+    rf"{_AREA}{_N}番地(?:の?{_N})?{_ROOM}",
+    rf"{_AREA}\d{{1,3}}-\d{{1,3}}-\d{{1,4}}(?:-\d{{1,4}})?{_ROOM}",
+    rf"{_PREFECTURE}{_MUNICIPALITY}*{_AREA}(?:上る|下る|上ル|下ル|東入る?|西入る?|東入ル|西入ル)"
+    rf"(?:{_AREA}(?:町|{_N}番地?))?(?:{_N}番地?)?(?:\d+(?:-\d+)*)?{_ROOM}",
+    rf"{_PREFECTURE}{_MUNICIPALITY}*[東西南北]{_N}条[東西南北]{_N}(?:丁目)?{_REST}{_ROOM}",
+)
+
+# -- Dates -------------------------------------------------------------------------------------------------------------
+
+_KD = r"[〇元一二三四五六七八九十]{1,3}"
+_YEAR = (
+    rf"(?:(?:明治|大正|昭和|平成|令和)(?:\d{{1,2}}|{_KD})年"
+    r"|[MTSHR]\d{1,2}[./年-]|(?:19|20)\d{2}[年/.-]|'?\d{2}[年/])"
+)
+DATE = (
+    rf"{_YEAR} ?の?(?:\d{{1,2}}|{_KD}) ?[月/.-] ?(?:\d{{1,2}}|{_KD})日?"
+    rf"|(?:\d{{1,2}}|{_KD})月 ?(?:\d{{1,2}}|{_KD})日|(?<![\d/])\d{{1,2}}/\d{{1,2}}(?![\d/])"
+    r"|(?<!\d)(?:19|20)\d{2}[01]\d[0-3]\d(?!\d)"
+)
+BIRTH_WORDS = (
+    r"生まれ|うまれ|産まれ|誕生|たんじょうび|誕プレ|生年月日|免許証|バースデ|birthday|お誕|生誕|ハタチ|二十歳にな|歳になり?|還暦|"
+    r"(?<![学先人一大])生(?![きかの物活徒])"
+)
+
+
+def my_number_is_valid(digits: str) -> bool:
+    """Whether twelve digits end in the check digit of an individual number (平成26年総務省令第85号第5条)."""
+    if len(digits) != 12:
+        return False
+    weighted = sum(int(d) * (n + 1 if n <= 6 else n - 5) for n, d in enumerate(reversed(digits[:11]), start=1))
+    remainder = weighted % 11
+    return int(digits[11]) == (0 if remainder <= 1 else 11 - remainder)
+
+
+def luhn_is_valid(digits: str) -> bool:
+    """Whether a card number ends in its check digit (ISO/IEC 7812-1, annex B)."""
+    doubled = [int(d) * (1 + i % 2) for i, d in enumerate(reversed(digits))]
+    return sum(d - 9 if d > 9 else d for d in doubled) % 10 == 0
+
+
+def digits_of(text: str) -> str:
+    """The digits in `text`."""
+    return re.sub(r"\D", "", text)

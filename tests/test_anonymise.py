@@ -1,0 +1,106 @@
+"""What gives somebody away goes, and stays away in every turn; what only looks like it stays."""
+
+import pytest
+
+from helpers.data.anonymise import anonymise
+from helpers.data.forms import luhn_is_valid, my_number_is_valid
+from helpers.data.marked import read_marked, score
+from helpers.data.people import parts_of_name
+from helpers.data.recognizers import find
+from helpers.settings import ROOT
+
+
+@pytest.mark.parametrize(
+    ("text", "entity", "leak"),
+    [
+        ("番号は090-1234-5678だよ", "PHONE_NUMBER", "1234"),
+        ("０９０－１２３４－５６７８に電話して", "PHONE_NUMBER", "１２３４"),
+        ("０３ー１２３４ー５６７８", "PHONE_NUMBER", "１２３４"),
+        ("(03)1234-5678か+81 90 1234 5678", "PHONE_NUMBER", "5678"),
+        ("〇九〇ー一二三四ー五六七八", "PHONE_NUMBER", "一二三四"),
+        ("taro@docomo.ne.jpに送って", "EMAIL_ADDRESS", "taro"),
+        ("https://example.org/me を見て", "URL", "example.org"),
+        ("〒150-0041です", "POSTCODE", "150"),
+        ("東京都渋谷区神南１丁目２番３号に住んでる", "ADDRESS", "神南"),
+        ("横浜市青葉区美しが丘1-2-3", "ADDRESS", "美しが丘"),
+        ("札幌市北区北7条西4丁目 コーポ北斗203", "ADDRESS", "北斗"),
+        ("カードは4111 1111 1111 1111", "CREDIT_CARD", "4111"),
+        ("マイナンバーは1234 5678 9018", "MY_NUMBER", "5678"),
+        ("ゆうちょの口座、普通1234567に振り込んで", "BANK_ACCOUNT", "1234567"),
+        ("@hanako_99 をフォローして", "SOCIAL_ID", "hanako"),
+        ("平成10年4月3日生まれです", "BIRTH_DATE", "4月3日"),
+        ("昨日、三浦先輩が来た", "PERSON", "三浦"),
+        ("ケンくんと林さん", "PERSON", "ケン"),
+        ("高橋一郎と申します", "PERSON", "一郎"),
+        ("孫の颯に教わった", "PERSON", "颯"),
+        ("青葉高校に通ってた", "SCHOOL", "青葉"),
+        ("みなと商事で働いてる", "EMPLOYER", "みなと"),
+        ("荻窪駅で待ってる", "STATION", "荻窪"),
+    ],
+)
+def test_personal_details_go(text, entity, leak):
+    result = anonymise([text])
+    assert leak not in result.texts[0]
+    assert set(result.counts) == {entity}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "さくらちゃん、さくらさん",
+        "お客さんと皆さんとお母さんと店員さんと赤ちゃん",
+        "たくさん食べた。お疲れ様、神様",
+        "それを聞くんだ。ちゃんと言って。許さん",
+        "8:12に着いて、15分待って、2026-11-22に3-1で勝った。100000円、1丁目の角",
+        "最寄り駅で待って。大学の友達と高校のときの話。うちの会社、駅前なんだ",
+        "注文番号は123456789012です",
+    ],
+)
+def test_ordinary_words_stay(text):
+    assert anonymise([text], keep={"さくら"}).texts == [text]
+
+
+def test_the_same_thing_keeps_its_stand_in_and_others_get_their_own():
+    texts = anonymise(
+        ["田中さんの電話は090-1234-5678", "田中が？ ０９０１２３４５６７８？ 山口さんは03-1111-2222"]
+    ).texts
+    name = texts[0].split("さん")[0]
+    assert texts[1].startswith(f"{name}が") and texts[1].count("090-0000-0001") == 1 and "090-0000-0002" in texts[1]
+    assert "田中" not in "".join(texts) and f"{name}さんは" not in texts[1]
+
+
+def test_a_name_that_is_known_goes_wherever_it_stands_alone():
+    first, second = anonymise(["もも、起きてる？", "桃、食べる？ ももが好きって言ってた"], known={"もも"}).texts
+    assert "もも" not in first + second and "桃、食べる" in second
+
+
+def test_a_full_name_and_its_parts_are_one_person():
+    assert parts_of_name("佐藤美咲") == [("佐藤", "surname"), ("美咲", "given")]
+    texts = anonymise(["佐藤美咲と申します", "美咲さん、はじめまして。佐藤さんとお呼びしても？"]).texts
+    full = texts[0].removesuffix("と申します")
+    given, surname = texts[1].split("さん")[0], texts[1].split("。")[1].split("さん")[0]
+    assert full == surname + given and "美咲" not in texts[1] and "佐藤" not in surname
+
+
+def test_check_digits():
+    assert my_number_is_valid("123456789018") and not my_number_is_valid("123456789012")
+    assert luhn_is_valid("4111111111111111") and not luhn_is_valid("4111111111111112")
+
+
+def test_precision_and_recall_on_the_marked_messages():
+    messages = read_marked(ROOT / "data" / "anonymisation" / "labelled.jsonl")
+    assert len(messages) >= 300
+    scores = score(messages, find)
+    assert scores["all"].recall >= 0.97 and scores["all"].precision >= 0.95
+    for entity in ("PHONE_NUMBER", "EMAIL_ADDRESS", "MY_NUMBER", "CREDIT_CARD"):
+        assert scores[entity].marked >= 40 and scores[entity].recall >= 0.99, entity
+
+
+def test_a_mark_that_is_not_whole_is_refused(tmp_path):
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"id": "a", "text": "{三浦|PERSON}さんと{山田|NAME}さん"}', encoding="utf-8")
+    with pytest.raises(ValueError, match="a.jsonl, line 1: there is no entity NAME"):
+        read_marked(file)
+    file.write_text('{"id": "a", "text": "{三浦|PERSONさん"}', encoding="utf-8")
+    with pytest.raises(ValueError, match="a mark is not whole"):
+        read_marked(file)
