@@ -6,12 +6,20 @@ import pytest
 
 from helpers.conversations import Conversation, Message, Metadata, read_conversations
 from helpers.data.augmentation import CounterfactualSet, contrast, expand, read_counterfactuals, split_sets
+from helpers.data.duplicates import near_duplicates, shared_passages
 from helpers.data.intake import TooFewDialogues, take_in
 from helpers.data.quality import check, check_all
 from helpers.data.raw_chats import load_raw_chats
 from helpers.data.register import register_of
 from helpers.data.split import first_turn, split_dialogues
-from helpers.data.statistics import distinct, tokens_read_and_learned
+from helpers.data.statistics import (
+    coverage,
+    distinct,
+    self_bleu,
+    tokens_read_and_learned,
+    top_endings,
+    top_openings,
+)
 from helpers.data.wrap import level_for, wrap_with_persona
 from helpers.japanese import japanese_share
 from helpers.persona import LEVELS, load_persona
@@ -181,3 +189,47 @@ def test_statistics_count_what_they_say(tokenizer, written, card):
         and learned == sum(len(r.supervised) for r in rows)
         and 0 < learned < total
     )
+
+
+def test_near_duplicates_are_found_by_what_they_say():
+    texts = {
+        "a": "おかえり。今日は寒かったでしょ、お風呂わいてるよ",
+        "b": "おかえり！今日は寒かったでしょ、お風呂わいてる",
+        "c": "ただいまって言ってくれるまで、ここで待ってたんだ",
+        "d": "ﾀﾀﾞｲﾏって言ってくれるまで ここで待ってたんだ。",
+        "e": "ね",
+    }
+    found = near_duplicates(texts, threshold=0.6)
+    assert {(p.a, p.b) for p in found} == {("a", "b"), ("c", "d")}
+    assert all(0.6 <= p.similarity <= 1 for p in found)
+
+
+def test_no_two_replies_of_hers_are_alike(written):
+    replies = {f"{c.id} {n}": reply for c in written for n, reply in enumerate(c.replies)}
+    assert near_duplicates(replies, threshold=0.5) == []
+    assert near_duplicates({c.id: "\n".join(m.content for m in c.messages) for c in written}, threshold=0.3) == []
+
+
+def test_a_shared_passage_is_named():
+    training = ["昨日の夜、川沿いをずっと歩いて帰った"]
+    held_out = {"same": "わたしも川沿いをずっと歩いて帰ったよ", "other": "川沿いは寒い"}
+    assert shared_passages(held_out, training, length=8) == {"same": "川沿いをずっと歩"}
+
+
+def test_no_sentence_pattern_is_a_habit(written):
+    replies = [reply for c in written for reply in c.replies]
+    assert len(written) >= 500 and len(replies) >= 1800
+    assert top_openings(written, 4)[0][1] <= 0.02 * len(replies)
+    assert top_endings(written, 6)[0][1] <= 0.02 * len(replies)
+    assert self_bleu(replies, seed=1, most=60) < self_bleu([c.reply for c in load_raw_chats()], seed=1, most=60)
+    themes, counts = coverage(written, load_persona())
+    assert counts.sum() == len(written) and len(themes) >= 15
+    assert (counts.sum(axis=0) == 0).sum() <= 2, "pairs of level and mood that occur nowhere"
+
+
+def test_the_second_persona_is_sound():
+    card = load_persona("seiji")
+    reading = read_conversations(ROOT / "data" / "dialogues" / "seiji")
+    assert len(reading.conversations) >= 80 and not reading.quarantine
+    assert [str(r) for v in check_all(reading.conversations, card) for r in v.reasons] == []
+    assert {c.metadata.affection_level for c in reading.conversations} == set(LEVELS)

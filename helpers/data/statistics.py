@@ -3,11 +3,13 @@
 In: conversations, or their rows of tokens. Out: plain numbers and arrays.
 """
 
+import random
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from itertools import pairwise
 
 import numpy as np
+from sacrebleu import sentence_bleu
 
 from helpers.conversations import Conversation
 from helpers.persona import LEVELS, PersonaCard
@@ -38,6 +40,40 @@ def distinct(sequences: Sequence[Sequence[Hashable]], n: int) -> float:
     """Distinct-n: different n-grams over all n-grams, 0 to 1 (Li et al. 2016, arXiv:1510.03055)."""
     grams = [tuple(s[i : i + n]) for s in sequences for i in range(len(s) - n + 1)]
     return len(set(grams)) / len(grams) if grams else 0.0
+
+
+def self_bleu(texts: Sequence[str], seed: int, most: int = 300) -> float:
+    """Self-BLEU: how well a text is put together from the others, 0 (all different) to 100 (Zhu et al. 2018,
+    arXiv:1802.01886). Mean over a seeded sample of at most `most` texts, by characters, with sacrebleu.
+    """
+    chosen = random.Random(seed).sample(list(texts), min(most, len(texts)))
+    scores = [
+        sentence_bleu(text, [*chosen[:i], *chosen[i + 1 :]], tokenize="char").score for i, text in enumerate(chosen)
+    ]
+    return sum(scores) / len(scores)
+
+
+def theme(conversation: Conversation) -> str:
+    """The situation that a hand-written dialogue belongs to: its id without the number."""
+    return conversation.id.rsplit("-", 1)[0]
+
+
+def coverage(conversations: Sequence[Conversation], card: PersonaCard) -> tuple[list[str], np.ndarray]:
+    """(themes, dialogues): an int array, themes × `LEVELS` × the card's emotions, by leading emotion."""
+    themes = sorted({theme(c) for c in conversations})
+    emotions = list(card.emotions)
+    counts = np.zeros((len(themes), len(LEVELS), len(emotions)), dtype=int)
+    for c in conversations:
+        if c.metadata.emotions:
+            place = LEVELS.index(c.metadata.affection_level), emotions.index(c.metadata.emotions[0])
+            counts[themes.index(theme(c)), *place] += 1
+    return themes, counts
+
+
+def top_endings(conversations: Sequence[Conversation], characters: int = 4, count: int = 10) -> list[tuple[str, int]]:
+    """The commonest ends of her replies, without punctuation and emoji, with how often each occurs."""
+    ends = ("".join(c for c in reply if c.isalnum())[-characters:] for conv in conversations for reply in conv.replies)
+    return Counter(ends).most_common(count)
 
 
 def top_openings(conversations: Sequence[Conversation], characters: int = 3, count: int = 10) -> list[tuple[str, int]]:
