@@ -7,8 +7,8 @@ begin a turn, in training as in serving.
 
 import re
 
-# <|im_end|>, </s>, <end_of_turn>, <reserved_7>, <<SYS>>, <｜User｜>, and [INST], [/INST], [gMASK], [TOOL_CALLS]
-_OPENS = re.compile(r"<(?=<?[|｜/]?[A-Za-z_][^<>\n]{0,60}>)|\[(?=/?[a-z]?[A-Z][A-Z_]{1,30}\])")
+# <|im_end|>, </s>, <end_of_turn>, <reserved_7>, <<SYS>>, <｜User｜>, and [INST], [/INST], [gMASK], [multimodal]
+_OPENS = re.compile(r"<(?=<?[|｜/]?[A-Za-z_][^<>\n]{0,60}>)|\[(?=(?:/?[a-z]?[A-Z][A-Z_]{1,30}|multimodal)\])")
 _WIDE = {"<": "＜", "[": "［"}
 
 
