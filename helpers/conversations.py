@@ -96,10 +96,11 @@ class Conversation(BaseModel):
 
 @dataclass
 class Reading:
-    """What a file or folder held."""
+    """What a file or folder held; `speakers` are the names in a talk between people."""
 
     conversations: list[Conversation] = field(default_factory=list)
     quarantine: list[BadLine] = field(default_factory=list)
+    speakers: list[str] = field(default_factory=list)
 
 
 def read_conversations(path: str | Path) -> Reading:

@@ -46,6 +46,8 @@ _LORA = {
 PARAMETERS: dict[str, dict[str, tuple]] = {
     "01_data": {
         "dialogues": ("data/dialogues/{persona}",) * 3,
+        "chats": (None, None, None),
+        "companion": (None, None, None),
         "max_raw_chats": (60, None, None),
         "labelled": ("data/anonymisation/labelled.jsonl",) * 3,
         "unseen": ("data/anonymisation/unseen.jsonl",) * 3,

@@ -59,9 +59,9 @@ def test_quarantine_is_written_even_when_too_few_are_left(tmp_path, card):
 
 
 def test_wrapping_chooses_the_level_from_the_register():
-    assert level_for("はじめまして", "はじめまして、うれしいです") == "stranger"
-    assert level_for("元気？", "元気ですよ") == "acquaintance"
-    assert level_for("元気？", "元気だよ") == "friend"
+    assert level_for(talk("はじめまして", "はじめまして、うれしいです")) == "stranger"
+    assert level_for(talk("元気？", "元気ですよ")) == "acquaintance"
+    assert level_for(talk("元気？", "元気だよ")) == "friend"
 
 
 def test_register_ignores_quotes_and_lookalikes():
@@ -221,7 +221,7 @@ def test_no_sentence_pattern_is_a_habit(written):
     assert len(written) >= 500 and len(replies) >= 1800
     assert top_openings(written, 4)[0][1] <= 0.02 * len(replies)
     assert top_endings(written, 6)[0][1] <= 0.02 * len(replies)
-    assert self_bleu(replies, seed=1, most=60) < self_bleu([c.reply for c in load_raw_chats()], seed=1, most=60)
+    assert self_bleu(replies, seed=1, most=60) < self_bleu([c.replies[0] for c in load_raw_chats()], seed=1, most=60)
     themes, counts = coverage(written, load_persona())
     assert counts.sum() == len(written) and len(themes) >= 15
     assert (counts.sum(axis=0) == 0).sum() <= 2, "pairs of level and mood that occur nowhere"

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from helpers.conversations import Conversation, Message
 from helpers.data.people import parts_of_name, repeats
 from helpers.data.recognizers import Finding, find
 from helpers.japanese import narrow
@@ -65,6 +66,15 @@ def anonymise(texts: Sequence[str], keep: Iterable[str] = (), known: Iterable[st
             counts[f.entity] += 1
         done.append("".join([*parts, text[end:]]))
     return Anonymised(done, counts)
+
+
+def anonymise_conversation(
+    conversation: Conversation, keep: Iterable[str] = (), known: Iterable[str] = ()
+) -> tuple[Conversation, Counter]:
+    """`anonymise` for the turns of a conversation: the conversation without what was found, and the counts."""
+    done = anonymise([message.content for message in conversation.messages], keep, known)
+    messages = [Message(role=m.role, content=text) for m, text in zip(conversation.messages, done.texts, strict=True)]
+    return conversation.model_copy(update={"messages": messages}), done.counts
 
 
 class _StandIns:

@@ -335,7 +335,7 @@ def _conversations(path: Path, talk: Talk, source: str, companion: str | None, g
             f"In {path.name} talk {', '.join(speakers)}: name the one who takes the companion's part "
             f"(for example companion={speakers[-1]!r})."
         )
-    reading = Reading(quarantine=[BadLine(path.name, *left) for left in talk.left_out])
+    reading = Reading(quarantine=[BadLine(path.name, *left) for left in talk.left_out], speakers=speakers)
 
     def leave_out(said: Sequence[Said], reason: str) -> None:
         text = "\n".join(f"{one.speaker}\t{one.text}" for one in said)

@@ -1,0 +1,172 @@
+"""Who allowed what, for chats that people really had; and how somebody's words go away again.
+
+In: chat exports, and `consents.jsonl` beside them. Out: for each export the consent that covers it, or a refusal. A
+consent that is withdrawn takes with it everything that came of its export: `forget` deletes it from what runs have
+written, after which every later stage refuses to go on from the old data.
+
+    python -m helpers.data.consent record talk.txt --by mio
+    python -m helpers.data.consent withdraw mio-1
+"""
+
+import argparse
+import json
+import sys
+from datetime import date
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from helpers.conversations import Conversation
+from helpers.files import sha256_file, write_atomically
+from helpers.jsonl import BadLine, read_records
+from helpers.settings import OUTPUTS
+
+FILE = "consents.jsonl"
+
+
+class NoConsent(ValueError):
+    """Nobody allowed that this export is learned from, or not any more."""
+
+
+class Consent(BaseModel):
+    """What one person allowed. `id` is also the source of every conversation that came of the export.
+
+    Attributes:
+        given_by: a pseudonym; who it is stands elsewhere.
+        sha256: of the export as it was when they agreed. Another version needs another consent.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str = Field(min_length=1)
+    given_by: str = Field(min_length=1)
+    given_on: date
+    file: str
+    sha256: str
+    withdrawn_on: date | None = None
+
+
+def read_consents(folder: Path) -> list[Consent]:
+    """The consents of a folder of exports; none if nobody recorded any.
+
+    Raises:
+        ValueError: a line is not sound.
+    """
+    if not (folder / FILE).exists():
+        return []
+    consents = []
+    for record in read_records([folder / FILE], lambda value, _: Consent.model_validate(value)):
+        if isinstance(record, BadLine):
+            raise ValueError(f"{record.file}, line {record.line}: {record.reason}.")
+        consents.append(record)
+    return consents
+
+
+def consent_for(export: Path) -> Consent:
+    """The consent under which `export` may be learned from.
+
+    Raises:
+        NoConsent: there is none, it was given for another version of the file, or it was withdrawn.
+    """
+    named = [c for c in read_consents(export.parent) if c.file == export.name]
+    if not named:
+        raise NoConsent(
+            f"Nobody's consent is recorded for {export.name}: ask, then "
+            f"`python -m helpers.data.consent record {export.name} --by <pseudonym>`."
+        )
+    consent = next((c for c in named if c.sha256 == sha256_file(export)), None)
+    if consent is None:
+        raise NoConsent(
+            f"{export.name} has changed since {named[-1].given_by} agreed to it: record a consent for it anew."
+        )
+    if consent.withdrawn_on:
+        raise NoConsent(
+            f"{consent.given_by} withdrew on {consent.withdrawn_on} what they had allowed for {export.name}: delete it."
+        )
+    return consent
+
+
+def record(export: Path, given_by: str) -> Consent:
+    """Write down that `given_by` agreed today to `export` as it now is."""
+    consents = read_consents(export.parent)
+    number = sum(c.given_by == given_by for c in consents) + 1
+    consent = Consent(
+        id=f"{given_by}-{number}",
+        given_by=given_by,
+        given_on=date.today(),
+        file=export.name,
+        sha256=sha256_file(export),
+    )
+    _write(export.parent, [*consents, consent])
+    return consent
+
+
+def withdraw(folder: Path, name: str) -> list[Path]:
+    """Mark the consent `name` as withdrawn today, and `forget` it: the files from which something was deleted.
+
+    Raises:
+        NoConsent: there is no such consent.
+    """
+    consents = read_consents(folder)
+    if name not in {c.id for c in consents}:
+        known = ", ".join(c.id for c in consents) or "none"
+        raise NoConsent(f"There is no consent {name!r} in {folder / FILE}; there are: {known}.")
+    _write(folder, [c.model_copy(update={"withdrawn_on": date.today()}) if c.id == name else c for c in consents])
+    return forget(name)
+
+
+def forget(source: str, outputs: Path = OUTPUTS) -> list[Path]:
+    """Delete every conversation of `source` from the data of all runs. Models that learned from them stay as they are:
+    train them anew."""
+    changed = []
+    for file in sorted(outputs.glob("*/0[12]_*/*.jsonl")):
+        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if not _is_from(line, source)]
+        if len(kept) < len(lines):
+            write_atomically(file, "".join(kept))
+            changed.append(file)
+    return changed
+
+
+def _is_from(line: str, source: str) -> bool:
+    value = json.loads(line)
+    return (value.get("conversation") or value).get("metadata", {}).get("source") == source
+
+
+def _write(folder: Path, consents: list[Consent]) -> None:
+    write_atomically(folder / FILE, "".join(f"{c.model_dump_json(exclude_none=True)}\n" for c in consents))
+
+
+def with_source(conversation: Conversation, consent: Consent, number: int) -> Conversation:
+    """The conversation as the `number`-th that came of the consent's export."""
+    metadata = conversation.metadata.model_copy(update={"source": consent.id})
+    return conversation.model_copy(update={"id": f"{consent.id}-{number}", "metadata": metadata})
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line: see the module's docstring. 0, or 1 after a sentence that says what is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m helpers.data.consent", description=__doc__.split("\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    given = commands.add_parser("record", help="write down that somebody agreed")
+    given.add_argument("export", type=Path)
+    given.add_argument("--by", required=True, help="a pseudonym")
+    taken = commands.add_parser("withdraw", help="take a consent back, and delete what came of it")
+    taken.add_argument("id")
+    taken.add_argument("--folder", type=Path, default=Path("."), help=f"where {FILE} is")
+    given_arguments = parser.parse_args(arguments)
+    try:
+        if given_arguments.command == "record":
+            consent = record(given_arguments.export, given_arguments.by)
+            print(f"Recorded as {consent.id}.")
+        else:
+            changed = withdraw(given_arguments.folder, given_arguments.id)
+            print(f"Withdrawn. Deleted from {len(changed)} files: {', '.join(map(str, changed)) or 'no run had it'}.")
+            print("Delete the export, and train anew what was trained on it.")
+    except (ValueError, FileNotFoundError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
