@@ -27,19 +27,20 @@ class ContextOverflow(ChatError):
 class ChatClient:
     """A companion behind `base_url` (ending in /v1), asked for by the name `model`.
 
-    `timeout` is in seconds and holds for each silence of the server. The methods raise ChatError, and take as `extra`
-    what the server knows beyond OpenAI's protocol, such as vLLM's `stop_token_ids`. What a request leaves open (top_p,
-    top_k, stop tokens) vLLM takes from the checkpoint's generation_config.json.
+    `timeout` is in seconds and holds for each silence of the server. A request that fails for a passing reason (no
+    connection, 408, 409, 429, 5xx) is sent again up to `retries` times, after pauses that double. The methods raise
+    ChatError, and take as `extra` what the server knows beyond OpenAI's protocol, such as vLLM's `stop_token_ids`. What
+    a request leaves open (top_p, top_k, stop tokens) vLLM takes from the checkpoint's generation_config.json.
     """
 
-    def __init__(self, base_url: str, api_key: str, model: str, timeout: float = 120):
+    def __init__(self, base_url: str, api_key: str, model: str, timeout: float = 120, retries: int = 0):
         self.base_url, self.model = base_url, model
         # trust_env=False: a proxy of the environment must not come between two processes on one machine.
         self._client = openai.OpenAI(
             base_url=base_url,
             api_key=api_key,
             timeout=timeout,
-            max_retries=0,
+            max_retries=retries,
             http_client=openai.DefaultHttpxClient(trust_env=False),
             # A server closes an idle connection (vLLM after 5 s), and a request sent at that moment is lost.
             default_headers={"Connection": "close"},

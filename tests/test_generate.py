@@ -1,0 +1,143 @@
+"""Method B: the same seed asks for the same, nothing is asked twice, and only what passes the gate is kept."""
+
+import json
+import threading
+import time
+from collections import Counter
+
+import pytest
+
+from helpers.conversations import read_conversations
+from helpers.data import generate
+from helpers.data.orders import SCHEMA, draw_orders, read_material
+from helpers.persona import LEVELS, load_persona
+from helpers.replies import Reply
+from helpers.settings import ROOT
+
+GOOD = [
+    ("今日、{n}回も転んだ", "え、{n}回も？どこか打ってない？"),
+    ("ひざだけ。{n}の数だけ青い", "じゃあ今夜は湿布が{n}枚いるね。ちゃんと冷やして。"),
+    ("うん、{n}分だけ冷やす", "{n}分たったら、ひざの様子も聞かせてほしいな。"),
+]
+
+
+@pytest.fixture(scope="module")
+def material():
+    return read_material(ROOT / "data" / "generation" / "situations.yaml")
+
+
+@pytest.fixture(scope="module")
+def examples():
+    return read_conversations(ROOT / "data" / "dialogues" / "sakura" / "plain.jsonl").conversations
+
+
+class Model:
+    """An endpoint that answers well, counts, and breaks off or fails where it is told to."""
+
+    def __init__(self, stop_after: int | None = None, fails: bool = False):
+        self.asked, self.lock, self.stop_after, self.fails = Counter(), threading.Lock(), stop_after, fails
+        self.now = self.most = 0
+
+    def reply(self, messages, *, max_tokens, temperature, seed, extra):
+        assert extra["response_format"]["json_schema"]["schema"] == SCHEMA
+
+        with self.lock:
+            self.asked[seed] += 1
+            self.now += 1
+            self.most = max(self.most, self.now)
+        time.sleep(0.002)
+        with self.lock:
+            self.now -= 1
+            if self.stop_after is not None and sum(self.asked.values()) > self.stop_after:
+                raise KeyboardInterrupt
+        if self.fails:
+            raise ConnectionError("nobody answers")
+        turns = [
+            {"role": r, "content": t.format(n=seed)}
+            for pair in GOOD
+            for r, t in zip(("user", "assistant"), pair, strict=True)
+        ]
+        return Reply(json.dumps({"messages": turns}, ensure_ascii=False), True, 50)
+
+
+def dialogue(n: int) -> str:
+    model = Model()
+    shape = {"response_format": {"json_schema": {"schema": SCHEMA}}}
+    return model.reply([], max_tokens=1, temperature=0, seed=n, extra=shape).text
+
+
+def go(orders, model, folder, examples, **more):
+    log = generate.AnswerLog(folder / "answers.jsonl")
+    sampling = more.pop("sampling", {"model": "m", "max_tokens": 700, "temperature": 0.9})
+    return generate.run(orders, model, load_persona(), examples, log, sampling, **more)
+
+
+def test_orders_are_seeded_and_spread(material, card):
+    orders = draw_orders(material, card, 540, seed=3)
+    assert orders == draw_orders(material, card, 540, seed=3) != draw_orders(material, card, 540, seed=4)
+    assert len({o.id for o in orders}) == 540
+    assert set(Counter(o.level for o in orders).values()) == {540 // len(LEVELS)}
+    assert set(Counter(o.emotion for o in orders).values()) == {540 // len(card.emotions)}
+    assert max(Counter(o.situation for o in orders).values()) - 540 // len(material.situations) <= 1
+    assert 0.3 < sum(bool(o.memories) for o in orders) / 540 < 0.5
+
+
+def test_an_order_asks_with_the_card_examples_and_the_situation(material, card, examples):
+    order = draw_orders(material, card, 1, seed=1)[0]
+    system, user = order.messages(card, examples)
+    assert card.name in system["content"] and card.levels[order.level].tone in system["content"]
+    assert order.situation in user["content"] and user["content"].count('{"messages"') == 2
+    assert SCHEMA["properties"]["messages"]["items"]["properties"]["role"]["enum"] == ["user", "assistant"]
+
+
+def test_an_interrupted_run_goes_on_and_asks_nothing_twice(material, card, examples, tmp_path):
+    orders = draw_orders(material, card, 60, seed=1)
+    first = Model(stop_after=25)
+    with pytest.raises(KeyboardInterrupt):
+        go(orders, first, tmp_path, examples, concurrency=4)
+    file = tmp_path / "answers.jsonl"
+    kept = len(file.read_text(encoding="utf-8").splitlines())
+    assert 15 <= kept <= 25
+    file.write_bytes(file.read_bytes() + b'{"order": "generated-1-0000')  # killed while it wrote
+    second = Model()
+    result = go(orders, second, tmp_path, examples, concurrency=4)
+    assert len(result.answers) == 60 and result.asked == 60 - kept == sum(second.asked.values())
+    assert max(second.asked.values()) == 1 and second.most <= 4
+    assert go(orders, third := Model(), tmp_path, examples).asked == 0 and not third.asked
+    assert (
+        go(
+            orders, Model(), tmp_path, examples, sampling={"model": "another", "max_tokens": 700, "temperature": 0.9}
+        ).asked
+        == 60
+    )
+
+
+def test_a_budget_and_an_endpoint_that_is_gone_stop_the_run(material, card, examples, tmp_path):
+    orders = draw_orders(material, card, 100, seed=1)
+    spent = go(orders, Model(), tmp_path / "a", examples, concurrency=2, budget=500)
+    assert 10 <= len(spent.answers) <= 12 and "500 tokens" in spent.stopped
+    gone = go(orders, dead := Model(fails=True), tmp_path / "b", examples, concurrency=2)
+    assert not gone.answers and "failed in a row: nobody answers" in gone.stopped
+    assert sum(dead.asked.values()) <= generate.MAX_FAILURES + 2
+
+
+def test_the_gate_says_why(material, card, examples):
+    orders = [o for o in draw_orders(material, card, 200, seed=1) if card.levels[o.level].register_ == "plain"][:4]
+    good = dialogue(7)
+    bad = good.replace("どこか打ってない？", "私はAIアシスタントです。")
+    texts = [good, good.replace("7", "７"), bad, good[:50]]
+    answers = {o.id: generate.Answer(o.id, "", text, 1, 0.1) for o, text in zip(orders, texts, strict=True)}
+    gated = generate.gate(orders, answers, card, examples)
+    assert [c.id for c in gated.accepted] == [orders[0].id]
+    assert gated.accepted[0].metadata.source == "generated"
+    assert gated.by_reason()["near duplicate"] == 1 and gated.by_reason()["not the JSON asked for"] == 1
+    assert "assistant_voice" in gated.refused[orders[2].id]
+
+
+def test_material_that_is_none_is_one_sentence(tmp_path):
+    file = tmp_path / "s.yaml"
+    file.write_text("situations: []\nmemories: [a]\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="s.yaml needs two lists"):
+        read_material(file)
+    with pytest.raises(FileNotFoundError, match="There is no file"):
+        read_material(tmp_path / "nowhere.yaml")
