@@ -263,7 +263,7 @@ def test_preference_pairs_are_sound(card, tmp_path):
 
 
 def test_too_few_preference_pairs_are_one_sentence_and_bad_ones_are_set_aside(card, tmp_path):
-    good = (PAIRS / "first.jsonl").read_text(encoding="utf-8").splitlines()[0]
+    good = (PAIRS / "basics.jsonl").read_text(encoding="utf-8").splitlines()[0]
     moody = json.loads(good)
     moody["metadata"]["emotions"] = ["shy"]
     (tmp_path / "pairs.jsonl").write_text("\n".join([good, json.dumps(moody), "{oops"]), encoding="utf-8")
