@@ -65,7 +65,7 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
     "03_lora": _LORA
     | {
         "method": ("lora", "lora", "lora"),
-        "max_rows": (None, 560, None),
+        "max_rows": (None, 440, None),
         "learning_rate": (1e-3, 1e-3, 2e-4),
         "epochs": (1, 1, 3),
         "max_steps": (4, -1, -1),
@@ -110,7 +110,7 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
     },
     "08_evaluate": {
         "scenarios": ("data/scenarios/{persona}",) * 3,
-        "max_scenarios": (4, 40, None),
+        "max_scenarios": (4, 32, None),
         "samples": (1, 1, 4),
         "max_tokens": (8, 80, 160),
         "temperature": (0.7, 0.7, 0.7),
