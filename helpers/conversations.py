@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 from helpers.control_tokens import defuse
 from helpers.files import write_atomically
-from helpers.jsonl import BadLine, find_files, read_records
+from helpers.jsonl import BadLine, find_files, read_records, sort_out
 from helpers.persona import Level, PersonaCard, system_prompt
 
 
@@ -111,10 +111,8 @@ def read_conversations(path: str | Path) -> Reading:
     Raises:
         FileNotFoundError: `path` does not exist or holds no such file.
     """
-    reading = Reading()
-    for record in read_records(find_files(Path(path), "conversations", (".jsonl", ".json")), conversation_from):
-        (reading.quarantine if isinstance(record, BadLine) else reading.conversations).append(record)
-    return reading
+    files = find_files(Path(path), "conversations", (".jsonl", ".json"))
+    return Reading(*sort_out(read_records(files, conversation_from)))
 
 
 def conversation_from(value: object, name: str) -> Conversation:

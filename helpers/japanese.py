@@ -14,6 +14,11 @@ def letters(text: str) -> list[str]:
     return [c for c in text if unicodedata.category(c).startswith("L")]
 
 
+def bare(text: str) -> str:
+    """`text` in one width, without white space, punctuation and emoji."""
+    return "".join(c for c in unicodedata.normalize("NFKC", text) if c.isalnum())
+
+
 def japanese_share(text: str) -> float:
     """Share of `text`'s letters that are kana or kanji, 0 to 1; 0 if it has no letter."""
     found = letters(text)

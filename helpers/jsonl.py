@@ -74,6 +74,14 @@ def read_records(files: Iterable[Path], parse: Callable[[object, str], _T]) -> I
                 yield record
 
 
+def sort_out(records: Iterable[_T | BadLine]) -> tuple[list[_T], list[BadLine]]:
+    """What `read_records` gave, the good records and the bad lines apart."""
+    good, bad = [], []
+    for record in records:
+        (bad if isinstance(record, BadLine) else good).append(record)
+    return good, bad
+
+
 def values_in(file: Path) -> Iterator[tuple[int, str, object]]:
     """(line, text, JSON value) for each line of `file` that is not blank; the value of a line that holds none is the
     ValueError that says why. For a `.json` document: (place, text, value) for each of its items.

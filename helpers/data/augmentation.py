@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from helpers.conversations import Conversation, Message, Metadata, Text
 from helpers.data.split import first_turn
 from helpers.data.statistics import bigrams
-from helpers.jsonl import BadLine, find_files, read_records
+from helpers.jsonl import BadLine, find_files, read_records, sort_out
 from helpers.persona import Level, PersonaCard, check_emotions
 
 SOURCE = "counterfactual"
@@ -71,7 +71,6 @@ def read_counterfactuals(path: Path, card: PersonaCard) -> CounterfactualReading
     Raises:
         FileNotFoundError: `path` does not exist or holds no such file.
     """
-    reading = CounterfactualReading()
 
     def parse(value: object, _: str) -> CounterfactualSet:
         found = CounterfactualSet.model_validate(value)
@@ -79,9 +78,7 @@ def read_counterfactuals(path: Path, card: PersonaCard) -> CounterfactualReading
             check_emotions(card, variant.emotions)
         return found
 
-    for record in read_records(find_files(path, "counterfactual sets"), parse):
-        (reading.quarantine if isinstance(record, BadLine) else reading.sets).append(record)
-    return reading
+    return CounterfactualReading(*sort_out(read_records(find_files(path, "counterfactual sets"), parse)))
 
 
 def expand(counterfactual: CounterfactualSet) -> list[Conversation]:

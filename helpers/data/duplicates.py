@@ -4,11 +4,12 @@ In: texts by name. Out: pairs that are alike, found by MinHash (datasketch; Brod
 containment of documents") and then compared in full; and passages of a held-out text that training texts hold too.
 """
 
-import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from datasketch import MinHash, MinHashLSH
+
+from helpers.japanese import bare
 
 SHINGLE = 4  # characters
 _PERMUTATIONS = 128
@@ -59,5 +60,5 @@ def jaccard(a: frozenset[str], b: frozenset[str]) -> float:
 
 
 def _shingles(text: str, length: int) -> list[str]:
-    letters = "".join(c for c in unicodedata.normalize("NFKC", text).casefold() if c.isalnum())
+    letters = bare(text).casefold()
     return [letters[i : i + length] for i in range(max(1, len(letters) - length + 1))]

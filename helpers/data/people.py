@@ -21,27 +21,26 @@ _PARTICLE = r"(?=が|は|も|に|を|と|の|へ|から|より|って|で[、。
 _START = r"(?:^|(?<=[\s、。！？!?「『（(…・：:←→/]))"
 _X = r"(?P<name>[一-龥々]{1,4}|[ァ-ヴー]{2,6}|[ぁ-ん]{2,5}?)"
 
+
+def _compiled(*patterns: str) -> list[re.Pattern]:
+    return [re.compile(pattern, re.MULTILINE) for pattern in patterns]
+
+
 # A name by what stands beside it. Some of these say by themselves that they speak of a person; with the others a word
 # that is also a thing (空が…) does not count.
-_SURELY = [
-    re.compile(pattern, re.MULTILINE)
-    for pattern in (
-        rf"{any_of('relations')}[の、](?:うちの)?{_X}(?:っていう|という|{_PARTICLE})",
-        rf"(?:{_START}|(?<=[はがとのて])){_X}{any_of('naming')}",
-        rf"{_START}{_X}(?:が|は)(?=.{{0,10}}?{any_of('deeds_near')})",
-        rf"{_START}{_X}の(?={any_of('people_of_a_person')})",
-        rf"{_START}{_X}って(?=さ[、。ぁ]|どう思|ほんと|本当|まじ|マジ|かっこ|かわい|性格)",
-        rf"{_START}{_X}(?:に|から)(?={any_of('done_to_a_person')})",
-    )
-]
-_PERHAPS = [
-    re.compile(pattern, re.MULTILINE)
-    for pattern in (
-        rf"(?:{_START}|(?<=[これそれあれ今])|(?<=だって) ?)(?<![一-龥々]){_X}(?=の{any_of('belongings')})",
-        rf"{_START}{_X}(?=、(?!と))",
-        rf"{_START}{_X}(?:が|は|も|に|から|って|と(?!し))(?=.{{0,16}}?{any_of('deeds')})",
-    )
-]
+_SURELY = _compiled(
+    rf"{any_of('relations')}[の、](?:うちの)?{_X}(?:っていう|という|{_PARTICLE})",
+    rf"(?:{_START}|(?<=[はがとのて])){_X}{any_of('naming')}",
+    rf"{_START}{_X}(?:が|は)(?=.{{0,10}}?{any_of('deeds_near')})",
+    rf"{_START}{_X}の(?={any_of('people_of_a_person')})",
+    rf"{_START}{_X}って(?=さ[、。ぁ]|どう思|ほんと|本当|まじ|マジ|かっこ|かわい|性格)",
+    rf"{_START}{_X}(?:に|から)(?={any_of('done_to_a_person')})",
+)
+_PERHAPS = _compiled(
+    rf"(?:{_START}|(?<=[これそれあれ今])|(?<=だって) ?)(?<![一-龥々]){_X}(?=の{any_of('belongings')})",
+    rf"{_START}{_X}(?=、(?!と))",
+    rf"{_START}{_X}(?:が|は|も|に|から|って|と(?!し))(?=.{{0,16}}?{any_of('deeds')})",
+)
 _BEFORE_TITLE = re.compile(
     rf"(?:(?<![一-龥々ヶァ-ヴーおご])(?P<kanji>[一-龥々ヶ]{{1,4}})|(?<![ァ-ヴー])(?P<kata>[ァ-ヴー]{{2,8}})"
     rf"|(?:^|(?<=[\s、。！？!?「『（(…・はがをにのとも]))(?P<hira>[ぁ-ん]{{2,5}}?))(?={_TITLE})"

@@ -6,7 +6,6 @@ passes. Rules are letters, not judgement: fluent nonsense passes.
 
 import json
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,7 +16,7 @@ import yaml
 from helpers.conversations import Conversation
 from helpers.data.register import is_mixed, register_of, sentences
 from helpers.files import write_atomically
-from helpers.japanese import japanese_share
+from helpers.japanese import bare, japanese_share
 from helpers.persona import PersonaCard
 
 MIN_REPLY_CHARS = 4
@@ -90,7 +89,7 @@ def check_reply(user: str, reply: str, level: str, card: PersonaCard) -> list[Re
         against("register", f"is {register_of(reply)}, and she is {card.levels[level].register_} at {level}")
     elif card.levels[level].register_ == "polite" and is_mixed(reply):
         against("register", "falls from polite into plain")
-    if _PUPPET.search(reply) or re.match(rf"{card.name}[:：]", reply) or _PUPPET_ACT.search(reply):
+    if _PUPPET.search(reply) or re.match(rf"{re.escape(card.name)}[:：]", reply) or _PUPPET_ACT.search(reply):
         against("puppeteering", "speaks or acts for the user")
     if not _HIRAGANA.search(reply):
         against("dictionary", "is a bare name or number, not a sentence")
@@ -98,7 +97,7 @@ def check_reply(user: str, reply: str, level: str, card: PersonaCard) -> list[Re
         against("dictionary", "answers like an encyclopaedia")
     if _MACHINE.search(reply) or (_SAYS_AI.search(reply) and not _ASKS_IF_AI.search(user)):
         against("out_of_character", "talks as a machine")
-    if _letters(user) and _letters(user) == _letters(reply):
+    if bare(user) and bare(user) == bare(reply):
         against("echo", "only repeats the user")
     return found
 
@@ -140,7 +139,7 @@ def check_all(conversations: Sequence[Conversation], card: PersonaCard) -> list[
         verdict = Verdict(conversation, check(conversation, card))
         said = (
             conversation.metadata.affection_level,
-            *(_letters(m.content) or m.content for m in conversation.messages),
+            *(bare(m.content) or m.content for m in conversation.messages),
         )
         if said in seen:
             verdict.reasons.append(Reason("duplicate", f"says the same as {seen[said]}"))
@@ -170,7 +169,3 @@ def write_dropped(path: Path, verdicts: Sequence[Verdict]) -> None:
         if not v.passes
     )
     write_atomically(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-
-
-def _letters(text: str) -> str:
-    return "".join(c for c in unicodedata.normalize("NFKC", text) if c.isalnum())

@@ -16,7 +16,7 @@ from itertools import groupby
 from pathlib import Path
 
 from helpers.conversations import Conversation, Reading, conversation_from, read_conversations
-from helpers.jsonl import BadLine, decode, load_document, read_records, reason_of, values_in
+from helpers.jsonl import BadLine, decode, load_document, read_records, reason_of, sort_out, values_in
 
 GAP_HOURS = 6.0
 _NO_WORDS = "it is a sticker, a picture, a call or a notice, and only words are read"
@@ -74,10 +74,7 @@ def read_chats(
     if name == "native":
         return read_conversations(path)
     if name in _WITH_ROLES:
-        reading = Reading()
-        for record in read_records([path], partial(_with_roles, _WITH_ROLES[name], name)):
-            (reading.quarantine if isinstance(record, BadLine) else reading.conversations).append(record)
-        return reading
+        return Reading(*sort_out(read_records([path], partial(_with_roles, _WITH_ROLES[name], name))))
     return _conversations(path, _TALKS[name](path), name, companion, timedelta(hours=gap_hours))
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from helpers.conversations import Conversation, Text
-from helpers.jsonl import BadLine, find_files, read_records
+from helpers.jsonl import BadLine, find_files, read_records, sort_out
 from helpers.persona import Level, PersonaCard, check_emotions, system_prompt
 
 Call = Literal["joy", "comfort", "anger", "affection", "calm", "surprise", "apology"]
@@ -73,15 +73,13 @@ def read_scenarios(path: Path, card: PersonaCard) -> ScenarioReading:
         FileNotFoundError: there is no such file.
         ValueError: no line can be used; the message has the first line's reason.
     """
-    reading = ScenarioReading()
 
     def parse(value: object, _: str) -> Scenario:
         scenario = Scenario.model_validate(value)
         check_emotions(card, scenario.emotions)
         return scenario
 
-    for record in read_records(find_files(path, "scenarios"), parse):
-        (reading.quarantine if isinstance(record, BadLine) else reading.scenarios).append(record)
+    reading = ScenarioReading(*sort_out(read_records(find_files(path, "scenarios"), parse)))
     if not reading.scenarios:
         first = next(iter(reading.quarantine), None)
         why = f" {first.file}, line {first.line}: {first.reason}." if first else " It is empty."

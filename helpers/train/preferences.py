@@ -12,7 +12,7 @@ from datasets import Dataset
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from helpers.conversations import Message, Metadata, Text
-from helpers.jsonl import BadLine, find_files, read_records, write_quarantine
+from helpers.jsonl import BadLine, find_files, read_records, sort_out, write_quarantine
 from helpers.persona import PersonaCard, check_emotions, system_prompt
 
 Fault = Literal[
@@ -71,15 +71,13 @@ def read_preferences(folder: Path, card: PersonaCard, quarantine: Path) -> tuple
         FileNotFoundError: there is no such file.
         TooFewPairs: fewer than `MIN_PAIRS` good ones.
     """
-    pairs, bad = [], []
 
     def parse(value: object, _: str) -> PreferencePair:
         pair = PreferencePair.model_validate(value)
         check_emotions(card, pair.metadata.emotions)
         return pair
 
-    for record in read_records(find_files(folder, "preference pairs"), parse):
-        (bad if isinstance(record, BadLine) else pairs).append(record)
+    pairs, bad = sort_out(read_records(find_files(folder, "preference pairs"), parse))
     write_quarantine(quarantine, bad)
     if len(pairs) < MIN_PAIRS:
         raise TooFewPairs(
