@@ -28,6 +28,8 @@ test: .venv/.installed .venv/.dev
 
 bench: .venv/.installed
 	$(BIN)/python tests/bench_lm_head.py
+	$(BIN)/python tests/bench_corpus.py
+	$(BIN)/python tests/bench_generate.py
 
 lock: .venv/.dev
 	{ grep -vE '^(#|vllm==)' requirements.txt | sed 's/^torch==.*/&+cpu/'; grep -v '^#' requirements/cpu.in; } > .venv/both.in

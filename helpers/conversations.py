@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 from helpers.control_tokens import defuse
 from helpers.files import write_atomically
 from helpers.jsonl import BadLine, find_files, read_records, sort_out
-from helpers.persona import Level, PersonaCard, system_prompt
+from helpers.persona import WORDINGS, Level, PersonaCard, system_prompt
 
 
 def _clean(text: str) -> str:
@@ -46,7 +46,7 @@ class Message(BaseModel):
 
 
 class Metadata(BaseModel):
-    """What conditions the companion in this conversation, and where it came from."""
+    """What conditions the companion in this conversation, in which wording she reads it, and where it came from."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -55,6 +55,7 @@ class Metadata(BaseModel):
     topics: list[Text] = []
     memories: list[Text] = []
     source: str = "hand"
+    wording: int = Field(default=0, ge=0, lt=len(WORDINGS))
 
 
 class Conversation(BaseModel):
@@ -89,7 +90,7 @@ class Conversation(BaseModel):
         """The conversation in the field's `[{"role", "content"}]` form, system prompt first."""
         meta = self.metadata
         prompt = self.system or system_prompt(
-            card, meta.affection_level, meta.emotions[0] if meta.emotions else None, meta.memories
+            card, meta.affection_level, meta.emotions[0] if meta.emotions else None, meta.memories, meta.wording
         )
         return [{"role": "system", "content": prompt}] + [m.model_dump() for m in self.messages]
 

@@ -40,6 +40,17 @@ class BadLine:
     text: str
 
 
+@dataclass(frozen=True)
+class Piece:
+    """Part of a `.jsonl` file that begins and ends with a line: its bytes from `start` to before `end`, before which
+    there are `lines` lines."""
+
+    file: Path
+    start: int
+    end: int
+    lines: int
+
+
 def find_files(path: Path, what: str, suffixes: Sequence[str] = (".jsonl",)) -> list[Path]:
     """`path` itself, or every file below it with one of `suffixes`, in order.
 
@@ -52,15 +63,28 @@ def find_files(path: Path, what: str, suffixes: Sequence[str] = (".jsonl",)) -> 
     return files
 
 
-def read_records(files: Iterable[Path], parse: Callable[[object, str], _T]) -> Iterator[_T | BadLine]:
+def cut(file: Path, size: int) -> Iterator[Piece]:
+    """The pieces of a `.jsonl` file, each of `size` bytes and what is missing to the end of a line."""
+    with file.open("rb") as stream:
+        start = lines = 0
+        while block := stream.read(size):
+            counted, last = block.count(b"\n"), block
+            while not last.endswith(b"\n") and (last := stream.readline(MAX_LINE_BYTES)):
+                counted += last.endswith(b"\n")
+            yield Piece(file, start, stream.tell(), lines)
+            start, lines = stream.tell(), lines + counted
+
+
+def read_records(files: Iterable[Path | Piece], parse: Callable[[object, str], _T]) -> Iterator[_T | BadLine]:
     """For each value in `files`, in order, what `parse(value, name)` makes of it, or why it cannot be used.
 
     `name` is made of file and line, for a value that brings no id of its own; an id may occur once in all files. What
     `parse` refuses it refuses with a ValueError, as pydantic does.
     """
     seen: dict[str, str] = {}
-    for file in files:
-        for number, text, value in values_in(file):
+    for part in files:
+        file = part.file if isinstance(part, Piece) else part
+        for number, text, value in values_in(part):
             try:
                 if isinstance(value, ValueError):
                     raise value
@@ -82,12 +106,14 @@ def sort_out(records: Iterable[_T | BadLine]) -> tuple[list[_T], list[BadLine]]:
     return good, bad
 
 
-def values_in(file: Path) -> Iterator[tuple[int, str, object]]:
-    """(line, text, JSON value) for each line of `file` that is not blank; the value of a line that holds none is the
-    ValueError that says why. For a `.json` document: (place, text, value) for each of its items.
+def values_in(part: Path | Piece) -> Iterator[tuple[int, str, object]]:
+    """(line, text, JSON value) for each line of a file, or of a piece of one, that is not blank; the value of a line
+    that holds none is the ValueError that says why. For a `.json` document: (place, text, value) for each of its items.
     """
+    piece = part if isinstance(part, Piece) else Piece(part, 0, part.stat().st_size, 0)
+    file = piece.file
     if file.suffix != ".json":
-        for number, line, size in _lines(file):
+        for number, line, size in _lines(piece):
             value = _value(line, size, MAX_LINE_BYTES, "the line")
             if _SURROGATE.search(line) and not isinstance(value, ValueError):
                 value = _whole(value)
@@ -155,15 +181,17 @@ def write_quarantine(path: Path, bad: Sequence[BadLine]) -> None:
     write_atomically(path, "".join(json.dumps(asdict(b), ensure_ascii=False) + "\n" for b in bad))
 
 
-def _lines(file: Path) -> Iterator[tuple[int, bytes, int]]:
+def _lines(piece: Piece) -> Iterator[tuple[int, bytes, int]]:
     """(number, bytes, size) of each line that is not blank. Of a line that is too long, the bytes are its beginning."""
-    with file.open("rb") as stream:
-        number = 0
-        while line := stream.readline(MAX_LINE_BYTES + 1):
+    with piece.file.open("rb") as stream:
+        stream.seek(piece.start)
+        number, at = piece.lines, piece.start
+        while at < piece.end and (line := stream.readline(MAX_LINE_BYTES + 1)):
             number, size = number + 1, len(line)
             end = line
             while not end.endswith(b"\n") and (end := stream.readline(MAX_LINE_BYTES)):
                 size += len(end)
+            at += size
             if line.strip():
                 yield number, line.rstrip(b"\r\n"), size
 

@@ -18,6 +18,44 @@ Level = Literal["stranger", "acquaintance", "friend", "close_friend", "crush", "
 PERSONAS = Path(__file__).parent.parent / "data" / "personas"
 
 
+# The system prompt, line by line: who she is, how she speaks, what is true of her, how close the two are; her mood and
+# her memories, if there are any. The first wording is the one she is served in; 02 has some training rows read another.
+WORDINGS = (
+    (
+        "あなたは{name}、{age}歳、{profession}。{character}。",
+        "一人称は「{first_person}」。{speech}",
+        "{facts}。{taboos}はしない。",
+        "関係：{label}。{tone}",
+        "今の気持ち：{mood}",
+        "相手について覚えていること：{memories}",
+    ),
+    (
+        "{name}という、{age}歳の{profession}として話す。性格は、{character}。",
+        "自分のことは「{first_person}」と呼ぶ。{speech}",
+        "身の上：{facts}。避けること：{taboos}。",
+        "相手との間柄は{label}。{tone}",
+        "いまの気分：{mood}",
+        "相手のことで知っているのは、{memories}",
+    ),
+    (
+        "これから話すのは{name}。{profession}で、年は{age}。人柄は、{character}。",
+        "自分を「{first_person}」と言う。{speech}",
+        "{taboos}は、しない。{facts}。",
+        "二人の仲は「{label}」。{tone}",
+        "心の中は今こう：{mood}",
+        "忘れずにいる相手のこと：{memories}",
+    ),
+    (
+        "役：{name}（{age}歳、{profession}）。持ち味：{character}。",
+        "一人称：{first_person}。話し方：{speech}",
+        "背景：{facts}。禁じられていること：{taboos}。",
+        "相手は{label}。{tone}",
+        "気持ち：{mood}",
+        "記憶：{memories}",
+    ),
+)
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -126,6 +164,7 @@ def system_prompt(
     level: Level = "friend",
     emotion: str | None = None,
     memories: Sequence[str] = (),
+    wording: int = 0,
 ) -> str:
     """The system prompt, in Japanese, for one state of the relationship.
 
@@ -133,6 +172,7 @@ def system_prompt(
         level: relationship level, one of `LEVELS`.
         emotion: her own mood, a key of `card.emotions`; None leaves the line out.
         memories: what she remembers of the user, one short sentence each; empty leaves the block out.
+        wording: which of `WORDINGS`; she is served in the first one alone.
 
     Raises:
         ValueError: an unknown level or emotion.
@@ -142,14 +182,20 @@ def system_prompt(
     if emotion is not None:
         check_emotions(card, [emotion])
     stage = card.levels[level]
-    lines = [
-        f"あなたは{card.name}、{card.age}歳、{card.profession}。{'、'.join(card.character)}。",
-        f"一人称は「{card.first_person}」。{card.speech}",
-        f"{'、'.join(card.facts)}。{'、'.join(card.taboos)}はしない。",
-        f"関係：{stage.label}。{stage.tone}",
-    ]
-    if emotion is not None:
-        lines.append(f"今の気持ち：{card.emotions[emotion]}")
-    if memories:
-        lines.append("相手について覚えていること：" + "／".join(" ".join(m.split()) for m in memories))
-    return "\n".join(lines)
+    values = {
+        "name": card.name,
+        "age": card.age,
+        "profession": card.profession,
+        "character": "、".join(card.character),
+        "first_person": card.first_person,
+        "speech": card.speech,
+        "facts": "、".join(card.facts),
+        "taboos": "、".join(card.taboos),
+        "label": stage.label,
+        "tone": stage.tone,
+        "mood": card.emotions[emotion] if emotion else "",
+        "memories": "／".join(" ".join(m.split()) for m in memories),
+    }
+    *always, mood, remembered = WORDINGS[wording]
+    lines = [*always, *([mood] if emotion else []), *([remembered] if memories else [])]
+    return "\n".join(line.format(**values) for line in lines)

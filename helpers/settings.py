@@ -53,15 +53,20 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
         "endpoint": (None, None, None),
         "endpoint_model": (None, None, None),
         "token_budget": (None, None, None),
+        "judge_minimum": (3, 3, 3),
+        "corpus": (None, None, None),
         "max_raw_chats": (60, None, None),
         "labelled": ("data/anonymisation/labelled.jsonl",) * 3,
         "unseen": ("data/anonymisation/unseen.jsonl",) * 3,
         "reviews": ("data/reviews/raw_chats.yaml",) * 3,
-        "min_dialogues": (100, 100, 100),
+        "min_dialogues": (50, 50, 50),
         "validation_share": (0.1, 0.1, 0.1),
         "test_share": (0.1, 0.1, 0.1),
     },
-    "02_augment": {"counterfactuals": ("data/counterfactuals/{persona}",) * 3},
+    "02_augment": {
+        "counterfactuals": ("data/counterfactuals/{persona}",) * 3,
+        "paraphrase_share": (0.3, 0.3, 0.3),
+    },
     "03_lora": _LORA
     | {
         "method": ("lora", "lora", "lora"),

@@ -5,9 +5,17 @@ import json
 import pytest
 
 from helpers.conversations import Conversation, Message, Metadata, read_conversations
-from helpers.data.augmentation import CounterfactualSet, contrast, expand, read_counterfactuals, split_sets
-from helpers.data.duplicates import near_duplicates, shared_passages
+from helpers.data.augmentation import (
+    CounterfactualSet,
+    contrast,
+    expand,
+    in_other_words,
+    read_counterfactuals,
+    split_sets,
+)
+from helpers.data.duplicates import near_duplicates
 from helpers.data.intake import TooFewDialogues, take_in
+from helpers.data.leakage import nearest, shared_passages
 from helpers.data.quality import check, check_all
 from helpers.data.raw_chats import load_raw_chats
 from helpers.data.register import register_of
@@ -22,9 +30,36 @@ from helpers.data.statistics import (
 )
 from helpers.data.wrap import level_for, wrap_with_persona
 from helpers.japanese import japanese_share
-from helpers.persona import LEVELS, load_persona
+from helpers.persona import LEVELS, WORDINGS, load_persona, system_prompt
 from helpers.settings import ROOT
 from helpers.supervision import supervise_all
+
+RETOLD = {
+    "plain-01": (
+        "今日はもうへとへと",
+        "おつかれさま。くたびれたのは足かな、心かな",
+        "足のほう、ずっと立ちっぱなしで",
+        "靴下の跡、残ってるでしょ",
+        "残ってる。今は床に転がってる",
+        "床は硬いから、クッションを足で引き寄せて頭の下に入れて、しばらく休もう",
+    ),
+    "plain-02": (
+        "はじめまして。実はうれしいことがありまして",
+        "さくらです、ぜひ聞かせてください",
+        "通勤の道の信号が、ひとつ残らず青だったんです",
+        "一度も止まらずに着いたんですか",
+        "早く着いたので、外でコーヒーを飲めました",
+        "外で飲む朝のコーヒー、すてきですね。夜までいい気分が続きそうです",
+    ),
+    "plain-03": (
+        "大好き",
+        "いきなりだね、もう一度読み返していい？",
+        "洗濯物を畳んでるときに、急に言いたくなって",
+        "思い出してくれたんだ。私も大好き",
+        "靴下がひとつ見つからない",
+        "ズボンの裾に入ってることが多いよ",
+    ),
+}
 
 
 def talk(user: str, reply: str, level: str = "friend", name: str = "x", source: str = "hand") -> Conversation:
@@ -214,6 +249,32 @@ def test_a_shared_passage_is_named():
     training = ["昨日の夜、川沿いをずっと歩いて帰った"]
     held_out = {"same": "わたしも川沿いをずっと歩いて帰ったよ", "other": "川沿いは寒い"}
     assert shared_passages(held_out, training, length=8) == {"same": "川沿いをずっと歩"}
+
+
+def test_what_is_retold_in_other_words_stands_out(written):
+    """Three dialogues of the data, told again by hand: each is nearest to its own, nearer than is usual."""
+    training = {c.id: "\n".join(m.content for m in c.messages) for c in written}
+    retold = {name: "\n".join(turns) for name, turns in RETOLD.items()}
+    found = {near.held_out: near for near in nearest(retold, training)}
+    assert {name: near.training for name, near in found.items()} == {name: name for name in RETOLD}
+    assert max(near.usual for near in found.values()) <= 0.01
+    assert nearest({}, training) == []
+    with pytest.raises(ValueError, match="at least two"):
+        nearest(retold, {"one": "ただいま"})
+
+
+def test_some_rows_read_the_card_in_other_words(written, card):
+    reworded = in_other_words(written, 0.3, seed=1)
+    assert reworded == in_other_words(written, 0.3, seed=1) != in_other_words(written, 0.3, seed=2)
+    counts = [sum(c.metadata.wording == n for c in reworded) for n in range(len(WORDINGS))]
+    assert sum(counts[1:]) == round(0.3 * len(written)) and max(counts[1:]) - min(counts[1:]) <= 1
+    assert [c.messages for c in reworded] == [c.messages for c in written]
+    prompts = [system_prompt(card, "friend", "sad", ["犬の名前はモカ"], wording=n) for n in range(len(WORDINGS))]
+    for said in (card.name, str(card.age), card.profession, card.speech, *card.facts, *card.taboos, "犬の名前はモカ"):
+        assert all(said in prompt for prompt in prompts), said
+    assert len({line for prompt in prompts for line in prompt.split("\n")}) == sum(len(p.split("\n")) for p in prompts)
+    with pytest.raises(ValueError, match="paraphrase_share"):
+        in_other_words(written, 1.5, seed=1)
 
 
 def test_no_sentence_pattern_is_a_habit(written):

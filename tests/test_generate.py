@@ -7,8 +7,8 @@ from collections import Counter
 
 import pytest
 
-from helpers.conversations import read_conversations
-from helpers.data import generate
+from helpers.conversations import Conversation, read_conversations
+from helpers.data import batch, generate, judge
 from helpers.data.orders import SCHEMA, draw_orders, read_material
 from helpers.persona import LEVELS, load_persona
 from helpers.replies import Reply
@@ -67,9 +67,9 @@ def dialogue(n: int) -> str:
 
 
 def go(orders, model, folder, examples, **more):
-    log = generate.AnswerLog(folder / "answers.jsonl")
+    log = batch.AnswerLog(folder / "answers.jsonl")
     sampling = more.pop("sampling", {"model": "m", "max_tokens": 700, "temperature": 0.9})
-    return generate.run(orders, model, load_persona(), examples, log, sampling, **more)
+    return batch.run([o.request(load_persona(), examples) for o in orders], model, log, sampling, **more)
 
 
 def test_orders_are_seeded_and_spread(material, card):
@@ -84,7 +84,7 @@ def test_orders_are_seeded_and_spread(material, card):
 
 def test_an_order_asks_with_the_card_examples_and_the_situation(material, card, examples):
     order = draw_orders(material, card, 1, seed=1)[0]
-    system, user = order.messages(card, examples)
+    system, user = order.request(card, examples).messages
     assert card.name in system["content"] and card.levels[order.level].tone in system["content"]
     assert order.situation in user["content"] and user["content"].count('{"messages"') == 2
     assert SCHEMA["properties"]["messages"]["items"]["properties"]["role"]["enum"] == ["user", "assistant"]
@@ -98,7 +98,7 @@ def test_an_interrupted_run_goes_on_and_asks_nothing_twice(material, card, examp
     file = tmp_path / "answers.jsonl"
     kept = len(file.read_text(encoding="utf-8").splitlines())
     assert 15 <= kept <= 25
-    file.write_bytes(file.read_bytes() + b'{"order": "generated-1-0000')  # killed while it wrote
+    file.write_bytes(file.read_bytes() + b'{"id": "generated-1-0000')  # killed while it wrote
     second = Model()
     result = go(orders, second, tmp_path, examples, concurrency=4)
     assert len(result.answers) == 60 and result.asked == 60 - kept == sum(second.asked.values())
@@ -118,7 +118,7 @@ def test_a_budget_and_an_endpoint_that_is_gone_stop_the_run(material, card, exam
     assert 10 <= len(spent.answers) <= 12 and "500 tokens" in spent.stopped
     gone = go(orders, dead := Model(fails=True), tmp_path / "b", examples, concurrency=2)
     assert not gone.answers and "failed in a row: nobody answers" in gone.stopped
-    assert sum(dead.asked.values()) <= generate.MAX_FAILURES + 2
+    assert sum(dead.asked.values()) <= batch.MAX_FAILURES + 2
 
 
 def test_the_gate_says_why(material, card, examples):
@@ -126,12 +126,36 @@ def test_the_gate_says_why(material, card, examples):
     good = dialogue(7)
     bad = good.replace("どこか打ってない？", "私はAIアシスタントです。")
     texts = [good, good.replace("7", "７"), bad, good[:50]]
-    answers = {o.id: generate.Answer(o.id, "", text, 1, 0.1) for o, text in zip(orders, texts, strict=True)}
+    answers = {o.id: batch.Answer(o.id, "", text, 1, 0.1) for o, text in zip(orders, texts, strict=True)}
     gated = generate.gate(orders, answers, card, examples)
     assert [c.id for c in gated.accepted] == [orders[0].id]
     assert gated.accepted[0].metadata.source == "generated"
     assert gated.by_reason()["near duplicate"] == 1 and gated.by_reason()["not the JSON asked for"] == 1
     assert "assistant_voice" in gated.refused[orders[2].id]
+
+
+def test_the_judge_keeps_what_has_no_low_mark(material, card):
+    said = {"a": "おかえり", "b": "やっと帰ってきた", "c": "遅かったね", "d": "ごはんあるよ"}
+    first, second, third, fourth = (
+        Conversation(id=n, messages=[{"role": "user", "content": "ただいま"}, {"role": "assistant", "content": reply}])
+        for n, reply in said.items()
+    )
+    asked = judge.request(first, card)
+    assert "おかえり" in asked.messages[1]["content"] and card.levels["friend"].tone in asked.messages[0]["content"]
+    marks = {"a": (5, 4, 4), "b": (5, 2, 1), "c": (9, 9, 9)}
+    answers = {
+        name: batch.Answer(name, "", json.dumps(dict(zip(judge.MARKS, m, strict=True))), 1, 0.1)
+        for name, m in marks.items()
+    }
+    gated = generate.Gated([first, second, third, fourth], {"e": ["voice"]})
+    judged = judge.keep_good(gated, answers, minimum=4)
+    assert judged.accepted == [first]
+    assert judged.refused == {
+        "e": ["voice"],
+        "b": ["judge: in_character", "judge: fits"],
+        "c": ["not judged"],
+        "d": ["not judged"],
+    }
 
 
 def test_material_that_is_none_is_one_sentence(tmp_path):

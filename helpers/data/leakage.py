@@ -1,0 +1,56 @@
+"""What a held-out text shares with training texts: words, or what is said in other words.
+
+In: texts by name. Out: for a held-out text the passage that training has too, and its nearest training text by
+embeddings. How near is too near is told by the training texts themselves: how near each is to its nearest other.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from helpers.data.duplicates import runs
+from helpers.embeddings import embed
+
+
+@dataclass(frozen=True)
+class Near:
+    """A held-out text and its nearest training text; the cosine of the two, and the share of training texts that have
+    another one at least as near. 0: nearer than any two of them are."""
+
+    held_out: str
+    training: str
+    cosine: float
+    usual: float
+
+
+def shared_passages(held_out: Mapping[str, str], training: Iterable[str], length: int = 12) -> dict[str, str]:
+    """For each held-out text that has one, a passage of `length` letters that also stands in a training text."""
+    seen = {passage for text in training for passage in runs(text, length) if len(passage) == length}
+    found = {}
+    for name, text in held_out.items():
+        if passage := next((p for p in runs(text, length) if p in seen), None):
+            found[name] = passage
+    return found
+
+
+def nearest(held_out: Mapping[str, str], training: Mapping[str, str]) -> list[Near]:
+    """The nearest training text of each held-out one, nearest pairs first. Memory grows with the product of the two.
+
+    Raises:
+        ValueError: fewer than two training texts, so there is nothing to compare with.
+    """
+    if len(training) < 2:
+        raise ValueError("Nearness is compared with that of training texts to each other: give at least two.")
+    if not held_out:
+        return []
+    learned, held = embed(training.values()), embed(held_out.values())
+    among = learned @ learned.T
+    np.fill_diagonal(among, -1)
+    usual, names = among.max(axis=1), list(training)
+    cosines = held @ learned.T
+    found = [
+        Near(name, names[best], float(row[best]), float((usual >= row[best]).mean()))
+        for name, row, best in zip(held_out, cosines, cosines.argmax(axis=1), strict=True)
+    ]
+    return sorted(found, key=lambda near: -near.cosine)

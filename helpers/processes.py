@@ -1,0 +1,23 @@
+"""Processes that cannot outlive the one that started them."""
+
+import ctypes
+import signal
+import sys
+
+# prctl(2) of Linux; elsewhere the calls do nothing.
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+
+
+def die_with_parent() -> None:
+    """Have Linux kill this process when the thread that started it ends, kill -9 too."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def adopt_orphans() -> None:
+    """Have Linux make this process the parent of those of its descendants whose own parent ends."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _prctl(option: int, value: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
