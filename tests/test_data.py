@@ -35,30 +35,12 @@ from helpers.settings import ROOT
 from helpers.supervision import supervise_all
 
 RETOLD = {
-    "plain-01": (
-        "今日はもうへとへと",
-        "おつかれさま。くたびれたのは足かな、心かな",
-        "足のほう、ずっと立ちっぱなしで",
-        "靴下の跡、残ってるでしょ",
-        "残ってる。今は床に転がってる",
-        "床は硬いから、クッションを足で引き寄せて頭の下に入れて、しばらく休もう",
-    ),
+    "plain-01": ("今日はもうへとへと", "おつかれさま。くたびれたのは足かな、心かな"),
     "plain-02": (
-        "はじめまして。実はうれしいことがありまして",
-        "さくらです、ぜひ聞かせてください",
-        "通勤の道の信号が、ひとつ残らず青だったんです",
-        "一度も止まらずに着いたんですか",
-        "早く着いたので、外でコーヒーを飲めました",
-        "外で飲む朝のコーヒー、すてきですね。夜までいい気分が続きそうです",
+        "はじめまして。今日はうれしいことがありまして",
+        "さくらです、はじめまして。そのうれしいこと、聞かせてください",
     ),
-    "plain-03": (
-        "大好き",
-        "いきなりだね、もう一度読み返していい？",
-        "洗濯物を畳んでるときに、急に言いたくなって",
-        "思い出してくれたんだ。私も大好き",
-        "靴下がひとつ見つからない",
-        "ズボンの裾に入ってることが多いよ",
-    ),
+    "day-01": ("寝過ごした！駅まで全力で走ってる", "え、間に合いそうなの？"),
 }
 
 
@@ -253,8 +235,8 @@ def test_a_shared_passage_is_named():
 
 def test_what_is_retold_in_other_words_stands_out(written):
     """Three dialogues of the data, told again by hand: each is nearest to its own, nearer than is usual."""
-    training = {c.id: "\n".join(m.content for m in c.messages) for c in written}
-    retold = {name: "\n".join(turns) for name, turns in RETOLD.items()}
+    training = {c.id: " → ".join(m.content for m in c.messages[:2]) for c in written}
+    retold = {name: " → ".join(turns) for name, turns in RETOLD.items()}
     found = {near.held_out: near for near in nearest(retold, training)}
     assert {name: near.training for name, near in found.items()} == {name: name for name in RETOLD}
     assert max(near.usual for near in found.values()) <= 0.01

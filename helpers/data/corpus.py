@@ -25,12 +25,13 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import pyarrow
 import pyarrow.parquet
 from datasets import Features, List, Value, load_dataset
 from tqdm.auto import tqdm
 
 from helpers.conversations import Conversation, conversation_from
-from helpers.data.duplicates import candidates, jaccard, shingles, sketch
+from helpers.data.duplicates import SIGNATURE, candidates, equal, jaccard, shingles, sketch
 from helpers.data.quality import Reason, Verdict, check, write_dropped
 from helpers.data.split import first_turn
 from helpers.files import sha256_file, sha256_json, whole_file, write_atomically
@@ -40,6 +41,7 @@ from helpers.processes import die_with_parent
 
 PIECE_BYTES = 2_000_000
 THRESHOLD = 0.5  # similarity from which two dialogues are near duplicates
+_BANDS = len(sketch(frozenset(), THRESHOLD)[0])
 _TEXT = Value("string")
 FEATURES = Features(
     {
@@ -171,15 +173,15 @@ def _duplicates(folder: Path, known: Sequence[Conversation], pieces: int) -> lis
     _write_sketches(folder / "sketches" / "known.npy", [c.model_dump() for c in known])
     names = [f"{n:05}" for n in range(pieces)]
     files = [folder / "sketches" / f"{name}.npy" for name in ("known", *names)]
-    height, _ = np.load(files[0]).shape
     ends = np.cumsum([np.load(file, mmap_mode="r").shape[1] for file in files])
-    bands = (np.concatenate([np.load(file, mmap_mode="r")[n] for file in files]) for n in range(height))
-    pairs = sorted(candidates(bands), key=lambda pair: pair[::-1])
-    wanted = np.unique(np.array(pairs, dtype=np.int64))
+    bands = (_line(files, n) for n in range(_BANDS))
+    signatures = np.stack([_line(files, _BANDS + n) for n in range(SIGNATURE // 8)], axis=1).view(np.uint8)
+    pairs = {*candidates(bands, signatures, THRESHOLD), *equal(_line(files, -1))}
+    wanted = np.unique(np.array(list(pairs), dtype=np.int64))
     verdicts, gone = [], set()
-    parts = (_rows(folder / "checked" / f"{name}.parquet") for name in names)
-    with closing(_shelf(chain([[c.model_dump() for c in known]], parts), wanted)) as shelf:
-        for a, b in pairs:
+    parts = (pyarrow.parquet.read_table(folder / "checked" / f"{name}.parquet") for name in names)
+    with closing(_shelf(chain([_table([c.model_dump() for c in known])], parts), wanted)) as shelf:
+        for a, b in sorted(pairs, key=lambda pair: pair[::-1]):
             if b < ends[0] or a in gone or b in gone:
                 continue
             one, other = (_fetch(shelf, place) for place in (a, b))
@@ -201,16 +203,16 @@ def _same(one: dict, other: dict) -> Reason | None:
     return None
 
 
-def _shelf(parts: Iterable[Iterable[dict]], wanted: np.ndarray) -> sqlite3.Connection:
+def _shelf(parts: Iterable[pyarrow.Table], wanted: np.ndarray) -> sqlite3.Connection:
     """A database on disk, gone when it is closed, with the rows at the places `wanted`, counted over all parts."""
     shelf = sqlite3.connect("")
     shelf.execute("CREATE TABLE talk (place INTEGER PRIMARY KEY, row TEXT)")
     at = 0
     for part in parts:
-        rows = list(part)
-        here = wanted[np.searchsorted(wanted, at) : np.searchsorted(wanted, at + len(rows))].tolist()
-        shelf.executemany("INSERT INTO talk VALUES (?, ?)", ((n, json.dumps(rows[n - at])) for n in here))
-        at += len(rows)
+        here = wanted[np.searchsorted(wanted, at) : np.searchsorted(wanted, at + len(part))]
+        rows = zip(here.tolist(), part.take(here - at).to_pylist(), strict=True)
+        shelf.executemany("INSERT INTO talk VALUES (?, ?)", ((place, json.dumps(row)) for place, row in rows))
+        at += len(part)
     return shelf
 
 
@@ -225,9 +227,13 @@ def _rows(file: Path) -> list[dict]:
     return pyarrow.parquet.read_table(file).to_pylist()
 
 
+def _table(rows: list[dict]) -> pyarrow.Table:
+    return pyarrow.Table.from_pylist(rows, FEATURES.arrow_schema)
+
+
 def _write_rows(path: Path, rows: list[dict]) -> None:
     with whole_file(path) as temporary:
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, FEATURES.arrow_schema), temporary)
+        pyarrow.parquet.write_table(_table(rows), temporary)
 
 
 def _shingles(row: dict) -> frozenset[str]:
@@ -235,11 +241,19 @@ def _shingles(row: dict) -> frozenset[str]:
 
 
 def _write_sketches(path: Path, rows: list[dict]) -> None:
-    """An array of 64-bit numbers, bands × rows; the last band is a hash of the id."""
-    columns = [[*sketch(_shingles(row), THRESHOLD), _hash(row["id"])] for row in rows]
-    height = len(sketch(frozenset(), THRESHOLD)) + 1
+    """An array of 64-bit numbers, one column a row: its bands, its signature in eights of bytes, a hash of its id."""
+    columns = []
+    for row in rows:
+        bands, signature = sketch(_shingles(row), THRESHOLD)
+        columns.append([*bands, *signature.view(np.uint64), _hash(row["id"])])
+    array = np.array(columns, dtype=np.uint64).reshape(-1, _BANDS + SIGNATURE // 8 + 1)
     with whole_file(path) as temporary, temporary.open("wb") as file:
-        np.save(file, np.ascontiguousarray(np.array(columns, dtype=np.uint64).reshape(-1, height).T))
+        np.save(file, np.ascontiguousarray(array.T))
+
+
+def _line(files: Sequence[Path], number: int) -> np.ndarray:
+    """One line of the arrays in `files`, over all their columns."""
+    return np.concatenate([np.load(file, mmap_mode="r")[number] for file in files])
 
 
 def _hash(name: str) -> int:

@@ -14,8 +14,9 @@ from datasketch import MinHash
 from helpers.japanese import bare
 
 SHINGLE = 4  # characters
-_PERMUTATIONS = 128
-_MIXERS = np.random.default_rng(0).integers(1, 2**63, _PERMUTATIONS, dtype=np.uint64) | np.uint64(1)
+SIGNATURE = 128  # hash values of a MinHash
+_DOUBT = 0.15  # more than three standard errors of a similarity of 0.5 that 128 hash values estimate
+_MIXERS = np.random.default_rng(0).integers(1, 2**63, SIGNATURE, dtype=np.uint64) | np.uint64(1)
 _NEIGHBOURS = 20  # of a text among those that share a band with it
 
 
@@ -37,9 +38,9 @@ def near_duplicates(texts: Mapping[str, str], threshold: float = 0.5) -> list[Al
     if len(texts) < 2:
         return []
     names, sets = list(texts), [shingles(text) for text in texts.values()]
-    bands = np.stack([sketch(s, threshold) for s in sets], axis=1)
+    bands, signatures = zip(*(sketch(s, threshold) for s in sets), strict=True)
     found = []
-    for a, b in candidates(bands):
+    for a, b in candidates(np.stack(bands, axis=1), np.stack(signatures), threshold):
         if (similarity := jaccard(sets[a], sets[b])) >= threshold:
             found.append(Alike(names[a], names[b], round(similarity, 3)))
     return sorted(found, key=lambda pair: -pair.similarity)
@@ -56,24 +57,29 @@ def runs(text: str, length: int) -> list[str]:
     return [letters[i : i + length] for i in range(max(1, len(letters) - length + 1))]
 
 
-def sketch(shingled: frozenset[str], threshold: float) -> np.ndarray:
-    """A MinHash of a set, as one 64-bit number for each band: two sets as alike as `threshold` share one of them."""
-    minhash = MinHash(num_perm=_PERMUTATIONS)
+def sketch(shingled: frozenset[str], threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """A MinHash of a set: a 64-bit number for each band, of which two sets as alike as `threshold` share one; and a
+    signature of `SIGNATURE` bytes, of which two sets share as large a part as they are alike."""
+    minhash = MinHash(num_perm=SIGNATURE)
     minhash.update_batch([s.encode() for s in shingled])
     rows = _rows(threshold)
-    used = _PERMUTATIONS // rows * rows
-    return (minhash.hashvalues[:used] * _MIXERS[:used]).reshape(-1, rows).sum(axis=1, dtype=np.uint64)
+    used = SIGNATURE // rows * rows
+    bands = (minhash.hashvalues[:used] * _MIXERS[:used]).reshape(-1, rows).sum(axis=1, dtype=np.uint64)
+    return bands, minhash.hashvalues.astype(np.uint8)
 
 
-def candidates(bands: Iterable[np.ndarray]) -> list[tuple[int, int]]:
-    """Pairs (a, b), a before b, of texts that share a number in one band; each band has a number for every text.
+def candidates(bands: Iterable[np.ndarray], signatures: np.ndarray, threshold: float) -> list[tuple[int, int]]:
+    """Pairs (a, b), a before b, of texts that share a number in one of `bands` (each has a number for every text) and
+    whose `signatures` (texts × SIGNATURE) let them be as alike as `threshold`.
 
     One band is looked at at a time, so that memory grows with the pairs and not with bands × texts.
     """
     pairs: set[tuple[int, int]] = set()
     for band in bands:
-        pairs.update(_equal(band))
-    return sorted(pairs)
+        pairs.update(equal(band))
+    both = np.array(sorted(pairs), dtype=np.int64).reshape(-1, 2)
+    estimate = (signatures[both[:, 0]] == signatures[both[:, 1]]).mean(axis=1)
+    return [(a, b) for a, b in both[estimate >= threshold - _DOUBT].tolist()]
 
 
 def jaccard(a: frozenset[str], b: frozenset[str]) -> float:
@@ -81,7 +87,7 @@ def jaccard(a: frozenset[str], b: frozenset[str]) -> float:
     return len(a & b) / len(a | b) if a or b else 0.0
 
 
-def _equal(band: np.ndarray) -> Iterator[tuple[int, int]]:
+def equal(band: np.ndarray) -> Iterator[tuple[int, int]]:
     """Pairs of places with the same number; of many, each with the first and with its neighbours."""
     order = np.argsort(band, kind="stable")
     starts = np.flatnonzero(np.diff(band[order], prepend=~band[order[:1]]))
@@ -96,4 +102,4 @@ def _equal(band: np.ndarray) -> Iterator[tuple[int, int]]:
 
 def _rows(threshold: float) -> int:
     """Numbers in a band: as many as still let a pair as alike as `threshold` share a band nine times in ten."""
-    return next(r for r in range(8, 0, -1) if r == 1 or 1 - (1 - threshold**r) ** (_PERMUTATIONS // r) >= 0.85)
+    return next(r for r in range(8, 0, -1) if r == 1 or 1 - (1 - threshold**r) ** (SIGNATURE // r) >= 0.85)
