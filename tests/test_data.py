@@ -35,12 +35,24 @@ from helpers.settings import ROOT
 from helpers.supervision import supervise_all
 
 RETOLD = {
-    "plain-01": ("今日はもうへとへと", "おつかれさま。くたびれたのは足かな、心かな"),
+    "plain-01": (
+        "今日はもうへとへと",
+        "おつかれさま。くたびれたのは足かな、心かな",
+        "足のほう、ずっと立ちっぱなしで",
+        "足がぱんぱんだね。靴下の跡、残ってるでしょ",
+    ),
     "plain-02": (
         "はじめまして。今日はうれしいことがありまして",
         "さくらです、はじめまして。そのうれしいこと、聞かせてください",
+        "通勤の道の信号が、ひとつ残らず青だったんです",
+        "ひとつも赤にならなかったんですか",
     ),
-    "day-01": ("寝過ごした！駅まで全力で走ってる", "え、間に合いそうなの？"),
+    "day-01": (
+        "寝過ごした！駅まで全力で走ってる",
+        "え、間に合いそうなの？",
+        "改札まで来てから祝日だって気づいた。周りは家族連れで、汗だくのスーツは自分ひとり",
+        "ごめん、それは笑う。ネクタイまでしてたの？",
+    ),
 }
 
 
@@ -235,8 +247,8 @@ def test_a_shared_passage_is_named():
 
 def test_what_is_retold_in_other_words_stands_out(written):
     """Three dialogues of the data, told again by hand: each is nearest to its own, nearer than is usual."""
-    training = {c.id: " → ".join(m.content for m in c.messages[:2]) for c in written}
-    retold = {name: " → ".join(turns) for name, turns in RETOLD.items()}
+    training = {c.id: "\n".join(m.content for m in c.messages[:4]) for c in written}
+    retold = {name: "\n".join(turns) for name, turns in RETOLD.items()}
     found = {near.held_out: near for near in nearest(retold, training)}
     assert {name: near.training for name, near in found.items()} == {name: name for name in RETOLD}
     assert max(near.usual for near in found.values()) <= 0.01
