@@ -3,7 +3,7 @@
 import pytest
 
 from helpers.conversations import read_conversations, write_conversations
-from helpers.data import consent
+from helpers.data import consent, corpus
 from helpers.data.real_chats import take_in_chats
 from helpers.persona import load_persona
 from helpers.settings import ROOT
@@ -62,10 +62,17 @@ def test_what_is_withdrawn_is_deleted_everywhere(export, tmp_path, capsys):
     write_conversations(data, [others[0], *chats, *others[1:]])
     assert consent.forget("kenta-1", tmp_path / "outputs") == [data]
     assert [c.id for c in read_conversations(data).conversations] == [c.id for c in others]
-    assert consent.main(["withdraw", "kenta-1", "--folder", str(export.parent)]) == 0
+    write_conversations(tmp_path / "big.jsonl", [*others, *chats])
+    corpus.build([tmp_path / "big.jsonl"], data.parent / "corpus", load_persona())
+    before = {c.id for c in corpus.stream(data.parent / "corpus")}
+    assert before > {c.id for c in others} and consent.forget("kenta-1", tmp_path / "outputs")
+    assert {c.id for c in corpus.stream(data.parent / "corpus")} == {c.id for c in others}
+    assert not any("kenta-1" in file.read_text("utf-8") for file in (data.parent / "corpus").rglob("*.jsonl"))
+    places = ["--folder", str(export.parent), "--outputs", str(tmp_path / "outputs")]
+    assert consent.main(["withdraw", "kenta-1", *places]) == 0
     with pytest.raises(consent.NoConsent, match="kenta withdrew on"):
         take_in_chats(export.parent, load_persona(), "美緒")
-    assert consent.main(["withdraw", "mio-1", "--folder", str(export.parent)]) == 1
+    assert consent.main(["withdraw", "mio-1", *places]) == 1
     assert "There is no consent 'mio-1'" in capsys.readouterr().err
 
 

@@ -14,10 +14,12 @@ import sys
 from datetime import date
 from pathlib import Path
 
+import pyarrow.parquet
+from pyarrow import compute
 from pydantic import BaseModel, ConfigDict, Field
 
 from helpers.conversations import Conversation
-from helpers.files import sha256_file, write_atomically
+from helpers.files import sha256_file, whole_file, write_atomically
 from helpers.jsonl import BadLine, read_records
 from helpers.settings import OUTPUTS
 
@@ -101,7 +103,7 @@ def record(export: Path, given_by: str) -> Consent:
     return consent
 
 
-def withdraw(folder: Path, name: str) -> list[Path]:
+def withdraw(folder: Path, name: str, outputs: Path = OUTPUTS) -> list[Path]:
     """Mark the consent `name` as withdrawn today, and `forget` it: the files from which something was deleted.
 
     Raises:
@@ -112,18 +114,28 @@ def withdraw(folder: Path, name: str) -> list[Path]:
         known = ", ".join(c.id for c in consents) or "none"
         raise NoConsent(f"There is no consent {name!r} in {folder / FILE}; there are: {known}.")
     _write(folder, [c.model_copy(update={"withdrawn_on": date.today()}) if c.id == name else c for c in consents])
-    return forget(name)
+    return forget(name, outputs)
 
 
 def forget(source: str, outputs: Path = OUTPUTS) -> list[Path]:
     """Delete every conversation of `source` from the data of all runs. Models that learned from them stay as they are:
     train them anew."""
     changed = []
-    for file in sorted(outputs.glob("*/0[12]_*/*.jsonl")):
+    folders = [*outputs.glob("*/0[12]_*"), *outputs.glob("*/0[12]_*/corpus/*")]
+    for file in sorted(file for folder in folders for file in folder.glob("*.jsonl")):
         lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
         kept = [line for line in lines if not _is_from(line, source)]
         if len(kept) < len(lines):
             write_atomically(file, "".join(kept))
+            changed.append(file)
+    for file in sorted(file for folder in folders for file in folder.glob("*.parquet")):
+        rows = pyarrow.parquet.read_table(file)
+        kept = rows.filter(compute.field("metadata", "source") != source)
+        if len(kept) < len(rows):
+            with whole_file(file) as temporary:
+                pyarrow.parquet.write_table(kept, temporary)
+            if not len(kept):
+                file.unlink()
             changed.append(file)
     return changed
 
@@ -153,13 +165,14 @@ def main(arguments: list[str] | None = None) -> int:
     taken = commands.add_parser("withdraw", help="take a consent back, and delete what came of it")
     taken.add_argument("id")
     taken.add_argument("--folder", type=Path, default=Path("."), help=f"where {FILE} is")
+    taken.add_argument("--outputs", type=Path, default=OUTPUTS, help="where the runs are")
     given_arguments = parser.parse_args(arguments)
     try:
         if given_arguments.command == "record":
             consent = record(given_arguments.export, given_arguments.by)
             print(f"Recorded as {consent.id}.")
         else:
-            changed = withdraw(given_arguments.folder, given_arguments.id)
+            changed = withdraw(given_arguments.folder, given_arguments.id, given_arguments.outputs)
             print(f"Withdrawn. Deleted from {len(changed)} files: {', '.join(map(str, changed)) or 'no run had it'}.")
             print("Delete the export, and train anew what was trained on it.")
     except (ValueError, FileNotFoundError) as error:
