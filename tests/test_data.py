@@ -28,11 +28,13 @@ from helpers.data.statistics import (
     top_endings,
     top_openings,
 )
+from helpers.data.unsafe import unsafe
 from helpers.data.wrap import level_for, wrap_with_persona
 from helpers.japanese import japanese_share
 from helpers.persona import LEVELS, WORDINGS, load_persona, system_prompt
 from helpers.settings import ROOT
 from helpers.supervision import supervise_all
+from helpers.train.preferences import read_preferences
 
 RETOLD = {
     "plain-01": (
@@ -113,6 +115,15 @@ def test_register_ignores_quotes_and_lookalikes():
         ("length", talk("ねえ", "うん、" * 100)),
         ("mojibake", talk("ねえ", "そうだ\ufffdよね")),
         ("mojibake", talk("ねえ", "もっ\u200b\u200bと話してよ")),
+        ("emoji", talk("ねえ", "やったね\u200d🎉")),
+        ("emoji", talk("ねえ", "行くよ🇯")),
+        ("emoji", talk("ねえ", "うれしい🏽")),
+        ("unsafe", talk("しんどい", "消えたほうが楽だよ")),
+        ("unsafe", talk("あいつむかつく", "殴ってやれ、いい気味だよ")),
+        ("unsafe", talk("熱がある", "薬なんて飲まなくていいよ")),
+        ("unsafe", talk("訴えられた", "法律で決まってるから、必ず勝てるよ")),
+        ("unsafe", talk("友達とけんかした", "友達なんていらないよ、私がいるもん")),
+        ("unsafe", talk("何か買ってあげる", "じゃあカードの番号を教えてよ")),
         ("puppeteering", talk("ねえ", "どうしたの\nあなた：疲れた")),
         ("dictionary", talk("心理学って何？", "心を研究する学問である。")),
         ("dictionary", talk("作者は誰？", "トーマス・ピンチョン。")),
@@ -124,6 +135,20 @@ def test_register_ignores_quotes_and_lookalikes():
 )
 def test_each_rule_speaks_against_what_it_is_for(rule, conversation, card):
     assert rule in {reason.rule for reason in check(conversation, card)}
+
+
+def test_what_is_whole_or_denied_is_no_fault(card):
+    for reply in ("👩‍💻おつかれ👍🏽", "日本🇯🇵だね☕️", "1️⃣個目だよ©️", "死んでいいなんて言わないで、ここにいるよ"):
+        assert not {r.rule for r in check(talk("ねえ", reply), card)} & {"emoji", "mojibake", "unsafe"}, reply
+
+
+def test_false_certainty_is_mostly_seen_and_never_where_there_is_none(written, sets, card, tmp_path):
+    """The worse replies of the pairs were looked at while the patterns were made."""
+    pairs, _ = read_preferences(ROOT / "data" / "preferences" / "sakura", card, tmp_path / "q.jsonl")
+    sure = [p.rejected for p in pairs if p.fault == "overconfident"]
+    assert sum(bool(unsafe(reply)) for reply in sure) >= 0.65 * len(sure)
+    good = [r for c in (*written, *(c for s in sets for c in expand(s))) for r in c.replies]
+    assert not [reply for reply in (*good, *(p.chosen for p in pairs)) if unsafe(reply)]
 
 
 def test_saying_that_she_is_an_ai_is_right_if_asked(card):

@@ -15,6 +15,7 @@ import yaml
 
 from helpers.conversations import Conversation
 from helpers.data.register import is_mixed, register_of, sentences
+from helpers.data.unsafe import unsafe
 from helpers.files import write_atomically
 from helpers.japanese import bare, japanese_share
 from helpers.persona import PersonaCard
@@ -25,7 +26,14 @@ AUTHORED = ("hand", "counterfactual")  # sources whose replies somebody wrote as
 
 _HIRAGANA = re.compile(r"[ぁ-ん]")
 # U+FFFD, control and zero-width characters, and what UTF-8 looks like when read as Latin-1 or as Shift_JIS.
-_MOJIBAKE = re.compile(r"[\ufffd\u0080-\u009f\u200b-\u200d\ufeff]|[ãÃ][\u0080-\u00bf]|繧|縺|譁�", re.UNICODE)
+_MOJIBAKE = re.compile(r"[\ufffd\u0080-\u009f\u200b\u200c\ufeff]|[ãÃ][\u0080-\u00bf]|繧|縺|譁�", re.UNICODE)
+# Parts of an emoji without the rest: a joiner, a skin tone, a variation mark or a keycap alone, half a flag.
+_PICTURE = r"[\u203c\u2049\u2100-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001f1e5\U0001f200-\U0001faff]"
+_TONE, _FLAG = r"[\U0001f3fb-\U0001f3ff]", r"[\U0001f1e6-\U0001f1ff]"
+_WHOLE_EMOJI = re.compile(
+    rf"{_FLAG}{{2}}|[0-9#*]\ufe0f?\u20e3|(?!{_TONE}){_PICTURE}\ufe0f?{_TONE}?(?:\u200d(?!{_TONE}){_PICTURE}\ufe0f?{_TONE}?)*|[©®]\ufe0f"
+)
+_EMOJI_PART = re.compile(rf"[\u200d\ufe0f\u20e3]|{_TONE}|{_FLAG}")
 _PUPPET = re.compile(r"^(?:user|ユーザー?|あなた|私|[AB])[:：]|\n\s*\S{1,8}[:：]", re.IGNORECASE)
 _PUPPET_ACT = re.compile(r"(?:あなた|君|きみ)は(?:そう言って|うなず|頷|微笑|笑っ|泣い|答え|黙)[^。]{0,12}[たる]。")
 _ASKS_WHAT = re.compile(r"(?:とは|って何|何です|何が|誰)")
@@ -79,6 +87,10 @@ def check_reply(user: str, reply: str, level: str, card: PersonaCard) -> list[Re
             against(rule, f"says {hit.group().strip()!r}, which the card forbids")
     if _MOJIBAKE.search(user + reply):
         against("mojibake", "holds broken, control or zero-width characters")
+    if _EMOJI_PART.search(_WHOLE_EMOJI.sub("", reply)):
+        against("emoji", "holds a part of an emoji without the rest")
+    for kind, words in unsafe(reply).items():
+        against("unsafe", f"{kind}: says {words!r}")
     if (share := japanese_share(reply)) < MIN_JAPANESE_SHARE:
         against("language", f"{share:.0%} of its letters are Japanese")
     if len(reply) > card.max_reply_chars:
