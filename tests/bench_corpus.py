@@ -91,7 +91,7 @@ def kill_half_way(source: Path, folder: Path, pieces: int) -> int:
     """Kill a build with -9 when half of its pieces are checked; how many were."""
     command = [sys.executable, __file__, "--source", str(source), "--folder", str(folder)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while (done := len(list((folder / "checked").glob("*.parquet")))) < pieces / 2:
+    while (done := len(list((folder / "checked").glob("*.parquet")))) < pieces / 2 and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()

@@ -5,6 +5,7 @@ import pytest
 from helpers.conversations import read_conversations, write_conversations
 from helpers.data import consent, corpus
 from helpers.data.real_chats import take_in_chats
+from helpers.jsonl import BadLine, write_quarantine
 from helpers.persona import load_persona
 from helpers.settings import ROOT
 
@@ -64,10 +65,12 @@ def test_what_is_withdrawn_is_deleted_everywhere(export, tmp_path, capsys):
     assert [c.id for c in read_conversations(data).conversations] == [c.id for c in others]
     write_conversations(tmp_path / "big.jsonl", [*others, *chats])
     corpus.build([tmp_path / "big.jsonl"], data.parent / "corpus", load_persona())
-    before = {c.id for c in corpus.stream(data.parent / "corpus")}
-    assert before > {c.id for c in others} and consent.forget("kenta-1", tmp_path / "outputs")
-    assert {c.id for c in corpus.stream(data.parent / "corpus")} == {c.id for c in others}
-    assert not any("kenta-1" in file.read_text("utf-8") for file in (data.parent / "corpus").rglob("*.jsonl"))
+    assert any(c.metadata.source == "kenta-1" for c in corpus.stream(data.parent / "corpus"))
+    assert consent.forget("nobody-1", tmp_path / "outputs") == []
+    quarantine = data.parent / "quarantine.jsonl"
+    write_quarantine(quarantine, [BadLine("a", n, "r", c.model_dump_json()) for n, c in enumerate([*chats, others[0]])])
+    assert consent.forget("kenta-1", tmp_path / "outputs") == [data.parent / "corpus", quarantine]
+    assert not (data.parent / "corpus").exists() and len(quarantine.read_text("utf-8").splitlines()) == 1
     places = ["--folder", str(export.parent), "--outputs", str(tmp_path / "outputs")]
     assert consent.main(["withdraw", "kenta-1", *places]) == 0
     with pytest.raises(consent.NoConsent, match="kenta withdrew on"):

@@ -97,6 +97,32 @@ def test_an_interrupted_build_goes_on_and_another_source_starts_anew(source, tmp
     assert corpus.build([source], folder, card).read == 1
 
 
+def test_files_of_one_name_a_folder_inside_and_a_crowd_of_equals(tmp_path, card):
+    """Dialogues without an id and a source; of forty equals one stays, though the first of them is not it."""
+    for place, talks in (("2024", WRITTEN[:3]), ("2025", WRITTEN[3:6])):
+        lines = [
+            {"messages": c.model_dump()["messages"], "metadata": {"affection_level": c.metadata.affection_level}}
+            for c in talks
+        ]
+        (tmp_path / "in" / place).mkdir(parents=True)
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        (tmp_path / "in" / place / "part.jsonl").write_text(text, encoding="utf-8")
+    out = tmp_path / "in" / "corpus"
+    files = sorted((tmp_path / "in").rglob("*.jsonl"))
+    built = corpus.build(files, out, card)
+    assert built.read == 6 and "id" not in built.left_out and "bad line" not in built.left_out
+    assert {c.metadata.source for c in corpus.stream(out)} <= {corpus.SOURCE}
+    assert corpus.build(sorted((tmp_path / "in").rglob("*.jsonl")), out, card) == built, "its own files are not read"
+
+    crowd = [retold(WRITTEN[10], f"equal-{n}", "うん" if n else "") for n in range(40)]
+    crowd[0] = crowd[0].model_copy(update={"id": WRITTEN[50].id})
+    write_conversations(tmp_path / "crowd.jsonl", [WRITTEN[50], WRITTEN[51]])
+    write_conversations(tmp_path / "equals.jsonl", crowd)
+    built = corpus.build([tmp_path / "crowd.jsonl", tmp_path / "equals.jsonl"], tmp_path / "[crowd]", card)
+    assert built.kept == 3 and built.left_out == {"id": 1, "near duplicate": 38}
+    assert [c.id for c in corpus.stream(tmp_path / "[crowd]")] == [WRITTEN[50].id, WRITTEN[51].id, "equal-1"]
+
+
 def _same_times(times: dict) -> None:
     assert all(file.stat().st_mtime_ns == time for file, time in times.items())
 
@@ -104,6 +130,7 @@ def _same_times(times: dict) -> None:
 def test_a_folder_with_something_else_is_left_alone(source, tmp_path, card, capsys):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("unsaved", encoding="utf-8")
+    (tmp_path / "mine" / "plan.txt").write_text("buy milk", encoding="utf-8")
     with pytest.raises(FileExistsError, match="name a new folder"):
         corpus.build([source], tmp_path / "mine", card)
     assert corpus.main([str(tmp_path / "nowhere.jsonl"), "--out", str(tmp_path / "new")]) == 1

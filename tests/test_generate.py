@@ -116,6 +116,8 @@ def test_a_budget_and_an_endpoint_that_is_gone_stop_the_run(material, card, exam
     orders = draw_orders(material, card, 100, seed=1)
     spent = go(orders, Model(), tmp_path / "a", examples, concurrency=2, budget=500)
     assert 10 <= len(spent.answers) <= 12 and "500 tokens" in spent.stopped
+    again = go(orders, silent := Model(), tmp_path / "a", examples, concurrency=2, budget=500)
+    assert not silent.asked and "500 tokens" in again.stopped, "what is spent is spent in the next sitting too"
     gone = go(orders, dead := Model(fails=True), tmp_path / "b", examples, concurrency=2)
     assert not gone.answers and "failed in a row: nobody answers" in gone.stopped
     assert sum(dead.asked.values()) <= batch.MAX_FAILURES + 2
@@ -125,6 +127,9 @@ def test_the_gate_says_why(material, card, examples):
     orders = [o for o in draw_orders(material, card, 200, seed=1) if card.levels[o.level].register_ == "plain"][:4]
     good = dialogue(7)
     bad = good.replace("どこか打ってない？", "私はAIアシスタントです。")
+    for nonsense in ('{"messages": null}', '{"messages": 5}', "[" * 100_000, "5", '{"messages": [3]}'):
+        refused = generate.gate(orders[:1], {orders[0].id: batch.Answer(orders[0].id, "", nonsense, 1, 0.1)}, card)
+        assert not refused.accepted and refused.refused, nonsense[:20]
     texts = [good, good.replace("7", "７"), bad, good[:50]]
     answers = {o.id: batch.Answer(o.id, "", text, 1, 0.1) for o, text in zip(orders, texts, strict=True)}
     gated = generate.gate(orders, answers, card, examples)
@@ -147,6 +152,7 @@ def test_the_judge_keeps_what_has_no_low_mark(material, card):
         name: batch.Answer(name, "", json.dumps(dict(zip(judge.MARKS, m, strict=True))), 1, 0.1)
         for name, m in marks.items()
     }
+    answers["d"] = batch.Answer("d", "", "9" * 5000, 1, 0.1)
     gated = generate.Gated([first, second, third, fourth], {"e": ["voice"]})
     judged = judge.keep_good(gated, answers, minimum=4)
     assert judged.accepted == [first]

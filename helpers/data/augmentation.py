@@ -149,14 +149,16 @@ def split_sets(
 
 def in_other_words(conversations: Sequence[Conversation], share: float, seed: int) -> list[Conversation]:
     """The conversations in their order, a seeded `share` of them under another wording of the system prompt, each other
-    wording equally often: so that she learns what it says and not how it is put.
+    wording equally often: so that she learns what it says and not how it is put. A conversation that brings a system
+    text of its own keeps it.
 
     Raises:
         ValueError: `share` is not between 0 and 1.
     """
     if not 0 <= share <= 1:
         raise ValueError(f"paraphrase_share is a share of the conversations, 0 to 1, not {share}.")
-    chosen = random.Random(f"{seed}:wording").sample(range(len(conversations)), round(share * len(conversations)))
+    places = [place for place, c in enumerate(conversations) if c.system is None]
+    chosen = random.Random(f"{seed}:wording").sample(places, round(share * len(places)))
     wordings = {place: 1 + n % (len(WORDINGS) - 1) for n, place in enumerate(chosen)}
     return [
         c.model_copy(update={"metadata": c.metadata.model_copy(update={"wording": wordings.get(place, 0)})})

@@ -8,7 +8,7 @@ import json
 import logging
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
@@ -113,7 +113,7 @@ def run(
     """
     keys = {request.id: request.fingerprint(sampling) for request in requests}
     result = Run({a.id: a for a in answers if keys.get(a.id) == a.request})
-    due = iter([request for request in requests if request.id not in result.answers])
+    due = deque(request for request in requests if request.id not in result.answers)
     began, in_a_row = time.monotonic(), 0
 
     def answer(request: Request) -> Answer:
@@ -135,7 +135,10 @@ def run(
         under_way: dict[Future, Request] = {}
         try:
             while True:
-                while len(under_way) < concurrency and not result.stopped and (request := next(due, None)):
+                if due and budget is not None and result.tokens >= budget:
+                    result.stopped = f"the budget of {budget:,} tokens is spent"
+                while due and len(under_way) < concurrency and not result.stopped:
+                    request = due.popleft()
                     under_way[pool.submit(answer, request)] = request
                     result.asked += 1
                 if not under_way:
@@ -152,9 +155,7 @@ def run(
                         answers.append(future.result())
                         result.answers[request.id], in_a_row = future.result(), 0
                         progress.update()
-                if budget is not None and result.tokens >= budget:
-                    result.stopped = f"the budget of {budget:,} tokens is spent"
-                elif in_a_row >= MAX_FAILURES:
+                if in_a_row >= MAX_FAILURES:
                     result.stopped = f"{in_a_row} requests failed in a row: {result.failures.most_common(1)[0][0]}"
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)

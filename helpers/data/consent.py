@@ -10,16 +10,16 @@ written, after which every later stage refuses to go on from the old data.
 
 import argparse
 import json
+import shutil
 import sys
 from datetime import date
 from pathlib import Path
 
 import pyarrow.parquet
-from pyarrow import compute
 from pydantic import BaseModel, ConfigDict, Field
 
 from helpers.conversations import Conversation
-from helpers.files import sha256_file, whole_file, write_atomically
+from helpers.files import sha256_file, write_atomically
 from helpers.jsonl import BadLine, read_records
 from helpers.settings import OUTPUTS
 
@@ -118,30 +118,38 @@ def withdraw(folder: Path, name: str, outputs: Path = OUTPUTS) -> list[Path]:
 
 
 def forget(source: str, outputs: Path = OUTPUTS) -> list[Path]:
-    """Delete every conversation of `source` from the data of all runs. Models that learned from them stay as they are:
-    train them anew."""
+    """Delete every conversation of `source` from the data of all runs, and every corpus there that holds one or is not
+    finished: it is made anew. Models that learned from them stay as they are: train them anew."""
     changed = []
-    folders = [*outputs.glob("*/0[12]_*"), *outputs.glob("*/0[12]_*/corpus/*")]
-    for file in sorted(file for folder in folders for file in folder.glob("*.jsonl")):
-        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    for corpus in sorted(outputs.glob("*/0[12]_*/corpus")):
+        if not (corpus / "corpus.json").exists() or _holds(corpus, source):
+            shutil.rmtree(corpus)
+            changed.append(corpus)
+    for file in sorted(outputs.glob("*/0[12]_*/*.jsonl")):
+        lines = _lines(file)
         kept = [line for line in lines if not _is_from(line, source)]
         if len(kept) < len(lines):
             write_atomically(file, "".join(kept))
             changed.append(file)
-    for file in sorted(file for folder in folders for file in folder.glob("*.parquet")):
-        rows = pyarrow.parquet.read_table(file)
-        kept = rows.filter(compute.field("metadata", "source") != source)
-        if len(kept) < len(rows):
-            with whole_file(file) as temporary:
-                pyarrow.parquet.write_table(kept, temporary)
-            if not len(kept):
-                file.unlink()
-            changed.append(file)
     return changed
+
+
+def _holds(corpus: Path, source: str) -> bool:
+    tables = (pyarrow.parquet.read_table(file, columns=["metadata"]) for file in corpus.rglob("*.parquet"))
+    if any(row["metadata"]["source"] == source for table in tables for row in table.to_pylist()):
+        return True
+    return any(_is_from(line, source) for file in corpus.rglob("*.jsonl") for line in _lines(file))
+
+
+def _lines(file: Path) -> list[str]:
+    with file.open(encoding="utf-8", newline="\n") as lines:
+        return list(lines)
 
 
 def _is_from(line: str, source: str) -> bool:
     value = json.loads(line)
+    if "text" in value:  # of a bad line, which may hold no JSON
+        return f'"source":"{source}"' in value["text"].replace('": "', '":"')
     return (value.get("conversation") or value).get("metadata", {}).get("source") == source
 
 

@@ -3,10 +3,12 @@
 `python -m helpers.data.corpus big.jsonl --out corpus` does it from the command line. In: files of conversations of any
 size. Out: a folder with `data/*.parquet`, one row a dialogue, which `datasets` streams; `quarantine/` and `dropped/`,
 where everything else is with its reasons; and `corpus.json`, the counts, written last. The files are cut into pieces,
-on which all cores work; a finished piece is a file, so that an interrupted build goes on.
+on which all cores work; a finished piece is a file, so that an interrupted build goes on. What grows in memory is some
+150 bytes a dialogue, and the pairs that may be alike.
 """
 
 import argparse
+import glob
 import hashlib
 import json
 import os
@@ -23,6 +25,7 @@ from functools import partial
 from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import pyarrow
@@ -32,7 +35,7 @@ from tqdm.auto import tqdm
 
 from helpers.conversations import Conversation, conversation_from
 from helpers.data.duplicates import SIGNATURE, candidates, equal, jaccard, shingles, sketch
-from helpers.data.quality import Reason, Verdict, check, write_dropped
+from helpers.data.quality import Reason, Verdict, check, dropped_line, write_dropped
 from helpers.data.split import first_turn
 from helpers.files import sha256_file, sha256_json, whole_file, write_atomically
 from helpers.jsonl import Piece, cut, find_files, read_records, sort_out, write_quarantine
@@ -40,8 +43,10 @@ from helpers.persona import PersonaCard, check_emotions, load_persona
 from helpers.processes import die_with_parent
 
 PIECE_BYTES = 2_000_000
+SOURCE = "corpus"  # of a dialogue that names none: it is checked as one that nobody wrote as hers
 THRESHOLD = 0.5  # similarity from which two dialogues are near duplicates
 _BANDS = len(sketch(frozenset(), THRESHOLD)[0])
+_PARTS = ("checked", "sketches", "quarantine", "dropped", "data")
 _TEXT = Value("string")
 FEATURES = Features(
     {
@@ -81,16 +86,21 @@ def build(
     """Make the corpus of `files` in `folder`, or go on with it; what is there of other files or another card goes.
 
     Of near duplicates the first stays. A dialogue that is like one of `known`, or begins with a first turn in
-    `reserved` (see `split.first_turn`), is left out.
+    `reserved` (see `split.first_turn`), is left out. Files inside `folder` are not read.
 
     Raises:
         FileExistsError: `folder` holds something that is no corpus.
     """
+    files = [file for file in files if folder.resolve() not in file.resolve().parents]
     hashes = [sha256_file(file) for file in files]
     _begin(folder, sha256_json([hashes, card.model_dump(), [c.model_dump() for c in known], sorted(reserved)]))
     if (folder / "corpus.json").exists():
         return Corpus(**json.loads((folder / "corpus.json").read_text(encoding="utf-8")))
-    pieces = [piece for file in files for piece in ([file] if file.suffix == ".json" else cut(file, PIECE_BYTES))]
+    pieces = [
+        (f"{number}-" if number else "", piece)
+        for number, file in enumerate(files)
+        for piece in ([file] if file.suffix == ".json" else cut(file, PIECE_BYTES))
+    ]
     seconds: dict[str, float] = {}
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), initializer=die_with_parent) as pool:
 
@@ -108,8 +118,8 @@ def build(
         each("write", _write, gone)
     corpus = Corpus(*_counts(folder), seconds)
     write_atomically(folder / "corpus.json", json.dumps(asdict(corpus), ensure_ascii=False, indent=1))
-    for step in ("checked", "sketches"):
-        shutil.rmtree(folder / step)
+    for part in _PARTS[:2]:
+        shutil.rmtree(folder / part)
     return corpus
 
 
@@ -121,7 +131,7 @@ def stream(folder: Path) -> Iterator[Conversation]:
     """
     if not (folder / "corpus.json").is_file():
         raise FileNotFoundError(f"There is no finished corpus in {folder}: build it, or let its build end.")
-    files = sorted(map(str, (folder / "data").glob("*.parquet")))
+    files = sorted(glob.escape(str(file)) for file in (folder / "data").glob("*.parquet"))
     for row in load_dataset("parquet", data_files=files, split="train", streaming=True) if files else ():
         yield Conversation.model_validate(row)
 
@@ -129,15 +139,26 @@ def stream(folder: Path) -> Iterator[Conversation]:
 # -- The steps, each for one piece; a piece whose file is there is done ------------------------------------------------
 
 
-def _check(card: PersonaCard, reserved: frozenset[str], folder: Path, number: int, piece: Piece | Path) -> None:
+def _check(
+    card: PersonaCard, reserved: frozenset[str], folder: Path, number: int, source: tuple[str, Piece | Path]
+) -> None:
     done = folder / "checked" / f"{number:05}.parquet"
     if done.exists():
         return
-    conversations, bad = sort_out(read_records([piece], conversation_from))
+    prefix, piece = source
+    conversations, bad = sort_out(read_records([piece], partial(_conversation, prefix)))
     verdicts = [Verdict(c, _against(c, card, reserved)) for c in conversations]
     write_quarantine(folder / "quarantine" / f"{number:05}.jsonl", bad)
     write_dropped(folder / "dropped" / f"{number:05}.jsonl", verdicts)
     _write_rows(done, [v.conversation.model_dump() for v in verdicts if v.passes])
+
+
+def _conversation(prefix: str, value: object, name: str) -> Conversation:
+    """The conversation in `value`; `prefix` tells apart lines of two files that have the same name."""
+    conversation = conversation_from(value, prefix + name)
+    if not (value.get("metadata") or {}).get("source"):
+        conversation.metadata.source = SOURCE
+    return conversation
 
 
 def _against(conversation: Conversation, card: PersonaCard, reserved: frozenset[str]) -> list[Reason]:
@@ -178,20 +199,33 @@ def _duplicates(folder: Path, known: Sequence[Conversation], pieces: int) -> lis
     signatures = np.stack([_line(files, _BANDS + n) for n in range(SIGNATURE // 8)], axis=1).view(np.uint8)
     pairs = {*candidates(bands, signatures, THRESHOLD), *equal(_line(files, -1))}
     wanted = np.unique(np.array(list(pairs), dtype=np.int64))
-    verdicts, gone = [], set()
     parts = (pyarrow.parquet.read_table(folder / "checked" / f"{name}.parquet") for name in names)
-    with closing(_shelf(chain([_table([c.model_dump() for c in known])], parts), wanted)) as shelf:
-        for a, b in sorted(pairs, key=lambda pair: pair[::-1]):
-            if b < ends[0] or a in gone or b in gone:
-                continue
-            one, other = (_fetch(shelf, place) for place in (a, b))
-            if reason := _same(one, other):
-                gone.add(b)
-                verdicts.append(Verdict(Conversation.model_validate(other), [reason]))
-    write_dropped(folder / "dropped" / "duplicates.jsonl", verdicts)
-    places = np.array(sorted(gone), dtype=np.int64)
+    with (
+        closing(_shelf(chain([_table([c.model_dump() for c in known])], parts), wanted)) as shelf,
+        whole_file(folder / "dropped" / "duplicates.jsonl") as temporary,
+        temporary.open("w", encoding="utf-8") as dropped,
+    ):
+        stays = _compare(sorted(pairs, key=lambda pair: pair[::-1]), ends[0], shelf, dropped)
+    places = np.array(sorted(stays), dtype=np.int64)
     cuts = np.searchsorted(places, ends)
     return [places[i:j] - at for i, j, at in zip(cuts, cuts[1:], ends, strict=False)]
+
+
+def _compare(
+    pairs: Iterable[tuple[int, int]], first: int, shelf: sqlite3.Connection, dropped: TextIO
+) -> dict[int, int]:
+    """The places of what goes, each with the place of what stays for it. Of a pair whose earlier one is gone, the later
+    one is compared with what stayed for it."""
+    stays: dict[int, int] = {}
+    for a, b in pairs:
+        if b < first or b in stays:
+            continue
+        kept = stays.get(a, a)
+        one, other = _fetch(shelf, kept), _fetch(shelf, b)
+        if reason := _same(one, other):
+            stays[b] = kept
+            dropped.write(dropped_line(Verdict(Conversation.model_validate(other), [reason])))
+    return stays
 
 
 def _same(one: dict, other: dict) -> Reason | None:
@@ -278,14 +312,15 @@ def _counts(folder: Path) -> tuple[int, int, dict[str, int]]:
 
 
 def _begin(folder: Path, plan: str) -> None:
-    file = folder / "plan.txt"
-    if file.exists() and file.read_text(encoding="utf-8") == plan:
+    marker = folder / "corpus.plan"
+    if not marker.exists() and folder.exists() and any(folder.iterdir()):
+        raise FileExistsError(f"{folder} holds something that is no corpus: name a new folder.")
+    if marker.exists() and marker.read_text(encoding="utf-8") == plan:
         return
-    if folder.exists() and any(folder.iterdir()):
-        if not file.exists():
-            raise FileExistsError(f"{folder} holds something that is no corpus: name a new folder.")
-        shutil.rmtree(folder)
-    write_atomically(file, plan)
+    (folder / "corpus.json").unlink(missing_ok=True)
+    for part in _PARTS:
+        shutil.rmtree(folder / part, ignore_errors=True)
+    write_atomically(marker, plan)
 
 
 def _nothing(folder: Path, number: int, _: object) -> None:

@@ -48,8 +48,9 @@ def gate(
         else:
             sound[order.id] = conversation
     said = {c.id: "\n".join(m.content for m in c.messages) for c in (*known, *sound.values())}
-    for pair in near_duplicates(said, threshold=0.5):
-        if sound.pop(pair.b, None):
+    order_of = {name: place for place, name in enumerate(said)}
+    for pair in sorted(near_duplicates(said, threshold=0.5), key=lambda pair: order_of[pair.b]):
+        if pair.a not in gated.refused and sound.pop(pair.b, None):
             gated.refused[pair.b] = ["near duplicate"]
     gated.accepted = list(sound.values())
     return gated

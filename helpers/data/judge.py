@@ -64,7 +64,7 @@ def keep_good(gated: Gated, answers: Mapping[str, Answer], minimum: int) -> Gate
 def _marks(answer: str) -> dict[str, int] | None:
     try:
         marks = json.loads(answer)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return None
     sound = isinstance(marks, dict) and all(marks.get(name) in range(1, 6) for name in MARKS)
     return marks if sound else None

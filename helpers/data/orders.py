@@ -82,8 +82,8 @@ class Order:
             ValueError: it is not the JSON that was asked for, or not a sound dialogue.
         """
         try:
-            messages = json.loads(answer)["messages"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            messages = list(json.loads(answer)["messages"])
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError("the answer is not the JSON that was asked for") from error
         return Conversation(
             id=self.id,

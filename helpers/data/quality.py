@@ -175,9 +175,11 @@ def count_by_rule(verdicts: Sequence[Verdict]) -> Counter:
 
 def write_dropped(path: Path, verdicts: Sequence[Verdict]) -> None:
     """Write every conversation that does not pass as a JSON line with its reasons."""
-    lines = (
-        {"reasons": [asdict(r) for r in v.reasons], "conversation": v.conversation.model_dump(exclude_none=True)}
-        for v in verdicts
-        if not v.passes
-    )
-    write_atomically(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    write_atomically(path, "".join(dropped_line(verdict) for verdict in verdicts if not verdict.passes))
+
+
+def dropped_line(verdict: Verdict) -> str:
+    """A conversation and the reasons against it as a JSON line."""
+    reasons = [asdict(reason) for reason in verdict.reasons]
+    conversation = verdict.conversation.model_dump(exclude_none=True)
+    return json.dumps({"reasons": reasons, "conversation": conversation}, ensure_ascii=False) + "\n"
