@@ -43,7 +43,6 @@ from helpers.persona import PersonaCard, check_emotions, load_persona
 from helpers.processes import die_with_parent
 
 PIECE_BYTES = 2_000_000
-SOURCE = "corpus"  # of a dialogue that names none: it is checked as one that nobody wrote as hers
 THRESHOLD = 0.5  # similarity from which two dialogues are near duplicates
 _BANDS = len(sketch(frozenset(), THRESHOLD)[0])
 _PARTS = ("checked", "sketches", "quarantine", "dropped", "data")
@@ -86,7 +85,9 @@ def build(
     """Make the corpus of `files` in `folder`, or go on with it; what is there of other files or another card goes.
 
     Of near duplicates the first stays. A dialogue that is like one of `known`, or begins with a first turn in
-    `reserved` (see `split.first_turn`), is left out. Files inside `folder` are not read.
+    `reserved` (see `split.first_turn`), is left out. A dialogue that names no source counts as written as hers, like any
+    in this schema: one from elsewhere should name it, for it is checked more strictly. Files inside `folder` are not
+    read.
 
     Raises:
         FileExistsError: `folder` holds something that is no corpus.
@@ -155,10 +156,7 @@ def _check(
 
 def _conversation(prefix: str, value: object, name: str) -> Conversation:
     """The conversation in `value`; `prefix` tells apart lines of two files that have the same name."""
-    conversation = conversation_from(value, prefix + name)
-    if not (value.get("metadata") or {}).get("source"):
-        conversation.metadata.source = SOURCE
-    return conversation
+    return conversation_from(value, prefix + name)
 
 
 def _against(conversation: Conversation, card: PersonaCard, reserved: frozenset[str]) -> list[Reason]:
