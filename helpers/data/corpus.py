@@ -85,9 +85,9 @@ def build(
     """Make the corpus of `files` in `folder`, or go on with it; what is there of other files or another card goes.
 
     Of near duplicates the first stays. A dialogue that is like one of `known`, or begins with a first turn in
-    `reserved` (see `split.first_turn`), is left out. A dialogue that names no source counts as written as hers, like any
-    in this schema: one from elsewhere should name it, for it is checked more strictly. Files inside `folder` are not
-    read.
+    `reserved` (see `split.first_turn`), is left out. One that names no source counts as written as hers, like any in
+    this schema: what comes from elsewhere should say so, for it is checked more strictly. Files inside `folder` are
+    not read.
 
     Raises:
         FileExistsError: `folder` holds something that is no corpus.
