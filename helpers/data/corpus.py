@@ -147,16 +147,13 @@ def _check(
     if done.exists():
         return
     prefix, piece = source
-    conversations, bad = sort_out(read_records([piece], partial(_conversation, prefix)))
+    # Lines without an id are named after file and line; the prefix tells apart two files of one name.
+    records = read_records([piece], lambda value, name: conversation_from(value, prefix + name))
+    conversations, bad = sort_out(records)
     verdicts = [Verdict(c, _against(c, card, reserved)) for c in conversations]
     write_quarantine(folder / "quarantine" / f"{number:05}.jsonl", bad)
     write_dropped(folder / "dropped" / f"{number:05}.jsonl", verdicts)
     _write_rows(done, [v.conversation.model_dump() for v in verdicts if v.passes])
-
-
-def _conversation(prefix: str, value: object, name: str) -> Conversation:
-    """The conversation in `value`; `prefix` tells apart lines of two files that have the same name."""
-    return conversation_from(value, prefix + name)
 
 
 def _against(conversation: Conversation, card: PersonaCard, reserved: frozenset[str]) -> list[Reason]:
