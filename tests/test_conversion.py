@@ -22,6 +22,7 @@ from helpers.conversion.layouts import NotConvertible
 from helpers.settings import ROOT
 
 LAYERS, HEADS, GROUPS, HEAD_DIM, HIDDEN, INNER = 3, 8, 2, 32, 256, 176
+VOCAB = 1536
 SYMBOLS = [f"<reserved_{n}>" for n in range(3)] + ["。", "\n"]
 TEXTS = (
     "おはよ！昨日はちゃんと眠れた？",
@@ -35,7 +36,7 @@ TEXTS = (
 # The published layouts, by their tensors' names and their configs' keys.
 
 
-def _random(generator, *shape, scale=0.15):
+def _random(generator, *shape, scale=0.1):
     return torch.randn(*shape, generator=generator) * scale
 
 
@@ -123,7 +124,7 @@ def _baichuan(vocab: int) -> tuple[dict, dict[str, torch.Tensor]]:
         "model.embed_tokens.weight": _random(g, vocab, HIDDEN),
         "model.norm.weight": 1 + _random(g, HIDDEN),
         # Rows of very different lengths: only their directions count.
-        "lm_head.weight": _random(g, vocab, HIDDEN) * torch.rand(vocab, 1, generator=g) * 30,
+        "lm_head.weight": _random(g, vocab, HIDDEN) * torch.rand(vocab, 1, generator=g) * 3,
     }
     for n in range(LAYERS):
         layer = f"model.layers.{n}."
@@ -156,8 +157,9 @@ def sentencepiece_models() -> dict[str, bytes]:
             sentence_iterator=iter([*replies, "people hope for soprano", "  two  spaces"] * 2),
             model_writer=out,
             model_type="bpe",
-            vocab_size=1200,
+            vocab_size=1500,
             byte_fallback=True,
+            character_coverage=0.98,
             remove_extra_whitespaces=False,
             normalization_rule_name="identity",
             allow_whitespace_only_pieces=True,
@@ -175,7 +177,7 @@ def publish(tmp_path, sentencepiece_models):
     def write(family: str, pickled: bool = False, name: str = "published", **changes):
         folder = tmp_path / name
         folder.mkdir()
-        config, tensors = PUBLISHED[family][0](1280)
+        config, tensors = PUBLISHED[family][0](VOCAB)
         config = {key: value for key, value in (config | changes).items() if value is not ...}
         (folder / "config.json").write_text(json.dumps(config))
         (folder / "tokenizer.model").write_bytes(sentencepiece_models[family])
@@ -260,7 +262,7 @@ def _reference_baichuan(config, w, ids):
 
 
 REFERENCES = {"chatglm": _reference_chatglm, "baichuan": _reference_baichuan}
-IDS = torch.randint(3, 1280, (40,), generator=torch.Generator().manual_seed(3))
+IDS = torch.randint(3, VOCAB, (40,), generator=torch.Generator().manual_seed(3))
 
 
 def _reference(config, tensors, ids=IDS):
