@@ -2,11 +2,12 @@
 
 In: a name. Out: `BaseModel`, with a local path whose tokenizer, chat template and stop tokens are right, and a content
 hash that later stages compare. With no hub at hand the workbench brings Gemma 3 270M (a 4-bit GGUF inside a Python
-package) and converts it once into a cached safetensors checkpoint.
+package). It, and a checkpoint that transformers has no class for, are converted once into the cache.
 """
 
 import errno
 import json
+import logging
 import os
 import tempfile
 from dataclasses import dataclass
@@ -15,11 +16,16 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from helpers.conversion.convert import convert
+from helpers.conversion.layouts import read_layout
 from helpers.families import prepare_tokenizer, stop_token_ids
 from helpers.files import sha256_file, sha256_folder, whole_folder
 
+log = logging.getLogger(__name__)
+
 CACHE = Path(os.environ.get("COMPANION_CACHE", Path.home() / ".cache" / "companion-workbench"))
 EMBEDDED, TINY = "embedded", "tiny"
+GEMMA_TERMS = "Gemma Terms of Use, https://ai.google.dev/gemma/terms"
 _MANIFEST = "workbench.json"
 _CONVERSION = 2
 
@@ -57,7 +63,8 @@ def resolve_base_model(name: str) -> BaseModel:
 
     Raises:
         FileNotFoundError: there is no such model; the message says what was looked for.
-        ValueError: the embedded checkpoint does not match its recorded SHA-256.
+        ValueError: a converted checkpoint does not match its recorded SHA-256, or the model is a ChatGLM or Baichuan
+            that cannot be converted (`conversion.layouts.NotConvertible`).
     """
     if name == EMBEDDED:
         return _cached("gemma-3-270m", name, _convert_embedded)
@@ -67,6 +74,9 @@ def resolve_base_model(name: str) -> BaseModel:
     if folder.is_dir():
         if not (folder / "config.json").exists():
             raise FileNotFoundError(f"The folder {name} holds no model: config.json is missing.")
+        if read_layout(folder):
+            files = ("*.safetensors", "pytorch_model*", "*config.json", "tokenizer.model")
+            return _converted(name, folder, sha256_folder(folder, files), "see its folder")
         return BaseModel(
             name, folder, sha256_folder(folder, ("*.safetensors", "config.json", "tokenizer.json")), "see its folder"
         )
@@ -79,6 +89,9 @@ def _from_hub(name: str) -> BaseModel:
 
     try:
         path = Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]))
+        layout = read_layout(path) if (path / "config.json").exists() else None
+        if layout and not any(path.glob("*.safetensors")):
+            path = Path(snapshot_download(name, allow_patterns=["*.json", "*.model", "pytorch_model*.bin"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         if getattr(error, "errno", None) == errno.ENOSPC:
             raise
@@ -86,10 +99,19 @@ def _from_hub(name: str) -> BaseModel:
             f"There is no base model {name!r}: it is no local folder, and the hub did not give it "
             f"({type(error).__name__}). Use 'embedded', a folder, or a hub id that this machine can reach."
         ) from error
-    return BaseModel(name, path, path.name, f"see the model card of {name}")
+    licence = f"see the model card of {name}"
+    return _converted(name, path, path.name, licence) if layout else BaseModel(name, path, path.name, licence)
 
 
-def _cached(folder: str, name: str, make) -> BaseModel:
+def _converted(name: str, source: Path, version: str, licence: str) -> BaseModel:
+    def make(target: Path) -> None:
+        layout = convert(source, target)
+        log.info("%s is a %s: rewritten, once, for %s.", name, layout.name, layout.config.architectures[0])
+
+    return _cached(f"converted-{version[:16]}", name, make, licence)
+
+
+def _cached(folder: str, name: str, make, licence: str = GEMMA_TERMS) -> BaseModel:
     path = CACHE / f"{folder}-v{_CONVERSION}"
     if not (path / _MANIFEST).exists():
         with whole_folder(path) as part:
@@ -100,7 +122,6 @@ def _cached(folder: str, name: str, make) -> BaseModel:
     for file, digest in recorded.items():
         if not (path / file).exists() or sha256_file(path / file) != digest:
             raise ValueError(f"{path / file} is damaged (its SHA-256 differs): delete {path} and run again.")
-    licence = "Gemma Terms of Use, https://ai.google.dev/gemma/terms"
     return BaseModel(name, path, sha256_folder(path, (_MANIFEST,)), licence)
 
 

@@ -26,7 +26,7 @@ VOCAB = 1536
 SYMBOLS = [f"<reserved_{n}>" for n in range(3)] + ["。", "\n"]
 TEXTS = (
     "おはよ！昨日はちゃんと眠れた？",
-    "people hope for soprano; sop eop",
+    "people hope for soprano",
     " 二つ  空白\tと\n改行 ",
     "𩸽と👩‍👩‍👧と①",
     "",
@@ -295,4 +295,244 @@ def test_the_converted_model_computes_what_the_published_one_does(publish, tmp_p
     assert len(list((tmp_path / "native").glob("model-*-of-*.safetensors"))) > 2
     wanted = _reference(config, tensors)
     assert wanted.std() > 0.5
-    torch.testing.assert_close(found.double(), wanted, rtol=0, atol=2e-5)
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("family", PUBLISHED)
+def test_greedy_replies_are_the_published_models_and_stop_where_it_stops(publish, tmp_path, family):
+    folder, config, tensors = publish(family)
+    (folder / "generation_config.json").write_text('{"temperature": 0.3, "do_sample": true, "user_token_id": 195}')
+    convert(folder, tmp_path / "native")
+    model, _ = _native(tmp_path / "native")
+    prompt = IDS[:20]
+    reply = model.generate(prompt[None], max_new_tokens=12, do_sample=False, eos_token_id=None)[0, 20:]
+    ids = prompt
+    for _ in range(12):
+        ids = torch.cat([ids, _reference(config, tensors, ids)[-1].argmax()[None]])
+    assert reply.tolist() == ids[20:].tolist()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "native")
+    stops = {"chatglm": ["</s>", "<|user|>", "<|observation|>"], "baichuan": ["</s>"]}[family]
+    assert model.generation_config.eos_token_id == tokenizer.convert_tokens_to_ids(stops)
+    assert model.generation_config.temperature == 0.3
+
+
+def test_half_precision_weights_stay_as_they_are_but_for_the_normalised_head(publish, tmp_path):
+    folder, _, tensors = publish("baichuan")
+    tensors = {name: tensor.bfloat16() for name, tensor in tensors.items()}
+    for file in folder.glob("*.safetensors*"):
+        file.unlink()
+    torch.save(tensors, folder / "pytorch_model.bin")
+    convert(folder, tmp_path / "native")
+    assert [f.name for f in (tmp_path / "native").glob("*.safetensors*")] == ["model.safetensors"]
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "native", dtype="auto")
+    assert model.dtype == torch.bfloat16
+    q, k, v = tensors["model.layers.1.self_attn.W_pack.weight"].split(HIDDEN)
+    attention = model.model.layers[1].self_attn
+    native = (attention.q_proj, attention.k_proj, attention.v_proj)
+    assert all(torch.equal(a.weight, b) for a, b in zip(native, (q, k, v), strict=True))
+    lengths = model.lm_head.weight.float().norm(dim=-1)
+    torch.testing.assert_close(lengths, torch.ones_like(lengths), rtol=0, atol=0.004)
+
+
+@pytest.mark.parametrize("family", PUBLISHED)
+def test_the_fast_tokenizer_reads_as_sentencepiece_does(publish, tmp_path, sentencepiece_models, family):
+    convert(publish(family)[0], tmp_path / "native")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "native")
+    sentencepiece = SentencePieceProcessor(model_proto=sentencepiece_models[family])
+    replies = [r for c in read_conversations(ROOT / "data" / "dialogues").conversations for r in c.replies]
+    for text in (*TEXTS, *replies[:200]):
+        ids = sentencepiece.encode(text)
+        assert tokenizer.encode(text, add_special_tokens=False) == ids, text
+        assert tokenizer.decode(ids) == sentencepiece.decode(ids), text
+
+
+def test_chatglms_control_tokens_follow_its_vocabulary_and_tear_no_word(publish, tmp_path, sentencepiece_models):
+    convert(publish("chatglm")[0], tmp_path / "native")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "native")
+    sentencepiece = SentencePieceProcessor(model_proto=sentencepiece_models["chatglm"])
+    size = sentencepiece.vocab_size()
+    names = ["[MASK]", "[gMASK]", "[sMASK]", "sop", "eop", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>"]
+    assert tokenizer.convert_tokens_to_ids(names) == list(range(size, size + 9))
+    assert tokenizer("people hope for soprano")["input_ids"] == [
+        *(size + 1, size + 3),
+        *sentencepiece.encode("people hope for soprano"),
+    ]
+    # The published code encodes each message by itself, with a space before it, as before a text of its own.
+    wanted = [size + 1, size + 3, size + 6, *sentencepiece.encode("\n"), *sentencepiece.encode("やあ"), size + 7]
+    prompt = "[gMASK]sop<|user|>\n やあ<|assistant|>"
+    assert tokenizer.encode(prompt, add_special_tokens=False) == wanted
+    assert tokenizer.decode(wanted, skip_special_tokens=True).strip() == "やあ"
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "words"),
+    [
+        ("chatglm", {"quantization_bit": 4}, "quantized weights"),
+        ("chatglm", {"_name_or_path": "THUDM/chatglm2-6b-32k"}, "ChatGLM2.*take ChatGLM3-6B"),
+        ("chatglm", {"position_encoding_2d": True}, "first generation"),
+        ("chatglm", {"original_rope": False}, "original_rope = false"),
+        ("chatglm", {"pre_seq_len": 128}, "pre_seq_len = 128"),
+        ("chatglm", {"multi_query_attention": ...}, "multi_query_attention = false"),
+        ("chatglm", {"kv_channels": ...}, "lacks 'kv_channels'"),
+        ("chatglm", {"multi_query_group_num": 4}, "has 384 rows where the config says 512"),
+        ("chatglm", {"padded_vocab_size": 1504}, "gives 1509 tokens and the model knows 1504"),
+        ("chatglm", {"num_layers": 4}, "lacks 11 tensors, model.layers.3.input_layernorm.weight among them"),
+        ("chatglm", {"num_layers": 2}, r"transformer.encoder.layers.2\S+ .*no place for it"),
+        ("chatglm", {"ffn_hidden_size": 175}, r"dense_\S+ in the shape .* and glm wants \("),
+        ("baichuan", {"max_position_embeddings": ..., "hidden_size": 5120}, "13B.*ALiBi.*take Baichuan2-7B"),
+        ("baichuan", {"architectures": ["BaichuanM1ForCausalLM"]}, "BaichuanM1ForCausalLM, of which no native"),
+        ("baichuan", {"quantization_config": {"bits": 4}}, "quantized weights"),
+        ("baichuan", {"model_type": "llama"}, "neither a ChatGLM nor a Baichuan"),
+    ],
+)
+def test_what_cannot_be_converted_is_one_sentence(publish, tmp_path, family, changes, words):
+    folder, *_ = publish(family, **changes)
+    with pytest.raises(NotConvertible, match=words) as error:
+        convert(folder, tmp_path / "native")
+    assert "\n" not in str(error.value)
+    assert [f.name for f in tmp_path.iterdir()] == ["published"]
+
+
+def test_a_damaged_or_incomplete_download_is_one_sentence(publish, tmp_path):
+    def refused(error, words):
+        with pytest.raises(error, match=words) as caught:
+            convert(folder, tmp_path / "native")
+        assert "\n" not in str(caught.value)
+        assert [f.name for f in tmp_path.iterdir()] == ["published"]
+
+    folder, _, tensors = publish("baichuan", pickled=True)
+    with pytest.raises(NotConvertible, match="give another folder"):
+        convert(folder, folder.parent)
+    second = folder / "pytorch_model-00002-of-00002.bin"
+    whole = second.read_bytes()
+    second.write_bytes(whole[:-5000])
+    refused(NotConvertible, "pytorch_model-00002.*cannot be read as plain tensors")
+    torch.save({"lm_head.weight": torch.zeros(4, dtype=torch.int8)}, second)
+    refused(NotConvertible, r"quantized weights \(lm_head.weight\)")
+    second.unlink()
+    refused(FileNotFoundError, "pytorch_model-00002.*is missing, though the index names it")
+    for file in folder.glob("pytorch_model*"):
+        file.unlink()
+    refused(FileNotFoundError, "holds no weights")
+    torch.save(tensors, folder / "pytorch_model.bin")
+    (folder / "tokenizer.model").write_bytes(b"IQ== 0\nIg== 1\n")
+    refused(NotConvertible, "is no sentencepiece model")
+    (folder / "tokenizer.model").unlink()
+    refused(FileNotFoundError, "tokenizer.model is missing")
+    (folder / "config.json").write_text("{")
+    refused(NotConvertible, "config.json is no JSON")
+
+
+class _Dropper:
+    def __reduce__(self):
+        return (exec, ("open('ran', 'w')",))
+
+
+def test_no_code_of_a_checkpoint_is_run(publish, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder, _, tensors = publish("chatglm")
+    (folder / "modeling_chatglm.py").write_text("open('ran', 'w')")
+    convert(folder, tmp_path / "native")
+    AutoTokenizer.from_pretrained(tmp_path / "native")
+    for file in folder.glob("*.safetensors*"):
+        file.unlink()
+    torch.save(tensors | {"extra": _Dropper()}, folder / "pytorch_model.bin", pickle_module=pickle)
+    with pytest.raises(NotConvertible, match="cannot be read as plain tensors"):
+        convert(folder, tmp_path / "second")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError("No space left on device")])
+def test_an_interruption_leaves_the_old_folder_or_none(publish, tmp_path, monkeypatch, stop):
+    folder, *_ = publish("chatglm")
+    written = []
+
+    def interrupted(tensors, file, metadata):
+        if len(written) == 2:
+            raise stop
+        written.append(file)
+        save_file(tensors, file, metadata)
+
+    monkeypatch.setattr(shards, "save_file", interrupted)
+    with pytest.raises(type(stop) if isinstance(stop, OSError) else stop):
+        convert(folder, tmp_path / "native", shard_bytes=500_000)
+    assert len(written) == 2
+    assert [f.name for f in tmp_path.iterdir()] == ["published"]
+
+
+def test_a_published_folder_as_base_model_is_converted_once_and_kept(publish, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(base_model, "CACHE", tmp_path / "cache")
+    folder, *_ = publish("baichuan")
+    with caplog.at_level(logging.INFO, "helpers"):
+        monkeypatch.setattr(logging.getLogger("helpers"), "propagate", True)
+        first = base_model.resolve_base_model(str(folder))
+        again = base_model.resolve_base_model(str(folder))
+    assert first == again
+    assert [r.getMessage() for r in caplog.records if r.name == "helpers.base_model"] == [
+        f"{folder} is a Baichuan2: rewritten, once, for LlamaForCausalLM."
+    ]
+    assert (first.path.parent, first.name) == (tmp_path / "cache", str(folder))
+    _, found = _native(first.path)
+    assert found.isfinite().all()
+    changed, *_ = publish("baichuan", name="changed", rms_norm_eps=1e-5)
+    other = base_model.resolve_base_model(str(changed))
+    assert other.path != first.path
+    assert other.sha256 != first.sha256
+    (first.path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ValueError, match="is damaged"):
+        base_model.resolve_base_model(str(folder))
+
+
+def test_a_hub_snapshot_is_converted_and_its_pickles_fetched_only_if_need_be(publish, tmp_path, monkeypatch):
+    asked = []
+
+    def snapshot(name, allow_patterns):
+        asked.append(allow_patterns)
+        return str(folders[name])
+
+    folders = {
+        "baichuan-inc/Baichuan2-7B-Chat": publish("baichuan", pickled=True)[0],
+        "THUDM/chatglm3-6b": publish("chatglm", name="glm")[0],
+    }
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    monkeypatch.setattr(base_model, "CACHE", tmp_path / "cache")
+    for name, model_class, calls in (
+        ("baichuan-inc/Baichuan2-7B-Chat", LlamaForCausalLM, 2),
+        ("THUDM/chatglm3-6b", GlmForCausalLM, 1),
+    ):
+        base = base_model.resolve_base_model(name)
+        assert base.licence == f"see the model card of {name}"
+        assert type(_native(base.path)[0]) is model_class
+        assert (len(asked), any("bin" in p for p in asked[-1])) == (calls, calls == 2)
+        asked.clear()
+
+
+# The other implementation: vLLM's own ChatGLM class, and vLLM on what was converted. Half a minute each.
+
+_VLLM = """
+import sys
+import torch
+from vllm import LLM, SamplingParams
+folder, ids, out = sys.argv[1], torch.load(sys.argv[2]), sys.argv[3]
+llm = LLM(folder, skip_tokenizer_init="published" in folder, dtype="float32", enforce_eager=True, max_model_len=128,
+          max_logprobs=-1)
+sampling = SamplingParams(max_tokens=1, prompt_logprobs=-1, detokenize=False)
+(answer,) = llm.generate([{"prompt_token_ids": ids.tolist()}], sampling)
+torch.save([[row[i].logprob for i in range(len(row))] for row in answer.prompt_logprobs[1:]], out)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "which"), [("chatglm", "published"), ("chatglm", "native"), ("baichuan", "native")])
+def test_vllm_agrees(publish, tmp_path, monkeypatch, family, which):
+    folder, config, tensors = publish(family, rope_ratio=2) if family == "chatglm" else publish(family)
+    convert(folder, tmp_path / "native")
+    torch.save(IDS, tmp_path / "ids.pt")
+    for name, value in {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1"}.items():
+        monkeypatch.setenv(name, value)
+    command = [sys.executable, "-c", _VLLM, tmp_path / which, tmp_path / "ids.pt", tmp_path / "out.pt"]
+    subprocess.run(command, check=True, cwd=tmp_path)
+    theirs = torch.tensor(torch.load(tmp_path / "out.pt"))
+    _, ours = _native(tmp_path / "native")
+    torch.testing.assert_close(ours[:-1], theirs, rtol=0, atol=5e-5)
+    torch.testing.assert_close(theirs.double(), _reference(config, tensors)[:-1], rtol=0, atol=5e-5)

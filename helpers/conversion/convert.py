@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedConfig
+from transformers import AutoModelForCausalLM, GenerationConfig
 
 from helpers.conversion.layouts import Layout, NotConvertible, read_layout
 from helpers.conversion.shards import SHARD_BYTES, read_tensors, write_tensors
@@ -71,11 +71,15 @@ def _json(file: Path) -> dict:
 
 def _native_tensors(source: Path, layout: Layout) -> Iterator[tuple[str, torch.Tensor]]:
     """The native tensors, each of which must be one that the native class has, in its shape, and none left out."""
-    missing = _shapes(layout.config)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(layout.config)
+    # vLLM goes by this name.
+    layout.config.architectures = [type(model).__name__]
+    missing = {name: parameter.shape for name, parameter in model.named_parameters()}
     for published, tensor in read_tensors(source):
+        if not tensor.is_floating_point():
+            raise NotConvertible(f"{source} holds quantized weights ({published}): take the 16-bit checkpoint.")
         for name, native in layout.tensors(published, tensor).items():
-            if not native.is_floating_point():
-                raise NotConvertible(f"{source} holds quantized weights ({published}): take the 16-bit checkpoint.")
             if (shape := missing.pop(name, None)) != native.shape:
                 raise NotConvertible(
                     f"{source} holds {published} in the shape {tuple(native.shape)}, and {layout.config.model_type} "
@@ -85,8 +89,3 @@ def _native_tensors(source: Path, layout: Layout) -> Iterator[tuple[str, torch.T
             yield name, native
     if missing:
         raise NotConvertible(f"{source} lacks {len(missing)} tensors, {min(missing)} among them: download it again.")
-
-
-def _shapes(config: PreTrainedConfig) -> dict[str, torch.Size]:
-    with torch.device("meta"):
-        return {name: tensor.shape for name, tensor in AutoModelForCausalLM.from_config(config).named_parameters()}

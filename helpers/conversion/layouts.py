@@ -43,9 +43,12 @@ def read_layout(folder: Path) -> Layout | None:
     """The layout of the checkpoint in `folder`, or None if it is no ChatGLM or Baichuan.
 
     Raises:
-        NotConvertible: it is one of them, of a kind that no native class computes.
+        NotConvertible: it is one of them, of a kind that no native class computes, or its config is damaged.
     """
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise NotConvertible(f"{folder / 'config.json'} is no JSON ({error}): download it again.") from error
     read = {"chatglm": _chatglm, "baichuan": _baichuan}.get(config.get("model_type"))
     if read is None:
         return None
@@ -156,7 +159,7 @@ def _is_chatglm2(config: dict, folder: Path) -> bool:
 def _baichuan(config: dict, folder: Path) -> Layout:
     """Baichuan2-7B as Llama: query, key and value in one matrix, and a head whose rows are scaled to length 1, once and
     for all. Baichuan-7B, the first generation, has the plain head; its class is written with a capital C."""
-    if "max_position_embeddings" not in config:
+    if "max_position_embeddings" not in config or config["hidden_size"] == 5120:
         raise NotConvertible(
             f"{folder} is a Baichuan of 13B, which marks positions by ALiBi, and no native class with its other parts "
             "does: take Baichuan2-7B."
@@ -171,7 +174,7 @@ def _baichuan(config: dict, folder: Path) -> Layout:
         if name.endswith("rotary_emb.inv_freq"):
             return {}
         if name == "lm_head.weight" and normalised_head:
-            return {name: torch.nn.functional.normalize(tensor.float()).to(tensor.dtype)}
+            return {name: torch.nn.functional.normalize(tensor.float(), dim=-1).to(tensor.dtype)}
         return _split(name.replace("W_pack", "{}_proj"), tensor, (hidden_size,) * 3)
 
     return Layout(
@@ -199,5 +202,7 @@ def _split(name: str, tensor: torch.Tensor, rows: tuple[int, int, int]) -> dict[
     if "{}" not in name:
         return {name: tensor}
     if len(tensor) != sum(rows):
-        raise NotConvertible(f"The tensor {name.format('qkv')} has {len(tensor)} rows where the config says {sum(rows)}.")
+        raise NotConvertible(
+            f"The tensor {name.format('qkv')} has {len(tensor)} rows where the config says {sum(rows)}."
+        )
     return {name.format(part): piece for part, piece in zip("qkv", tensor.split(rows), strict=True)}

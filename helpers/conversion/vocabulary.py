@@ -62,9 +62,7 @@ def build_tokenizer(
         raise NotConvertible(f"{file} is a sentencepiece model of another kind than BPE.")
     tokenizer = _fast(model)
     _compare(tokenizer, processor, file)
-    tokenizer.add_tokens(
-        [AddedToken(t, special=True, normalized=False, single_word=t.isalpha()) for t in added_tokens]
-    )
+    tokenizer.add_tokens([AddedToken(t, special=True, normalized=False, single_word=t.isalpha()) for t in added_tokens])
     if prefix:
         ids = [(token, tokenizer.token_to_id(token)) for token in prefix]
         tokenizer.post_processor = TemplateProcessing(
@@ -121,7 +119,9 @@ def _fast(model) -> Tokenizer:
 def _compare(tokenizer: Tokenizer, processor: SentencePieceProcessor, file: Path) -> None:
     for text in PROBES:
         ids = processor.encode(text)
-        if tokenizer.encode(text, add_special_tokens=False).ids != ids or tokenizer.decode(ids) != processor.decode(ids):
+        if tokenizer.encode(text, add_special_tokens=False).ids != ids or tokenizer.decode(ids) != processor.decode(
+            ids
+        ):
             raise NotConvertible(
                 f"{file} does what the fast tokenizers cannot: they read {text!r} otherwise than sentencepiece."
             )
