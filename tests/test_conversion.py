@@ -415,8 +415,9 @@ def test_a_damaged_or_incomplete_download_is_one_sentence(publish, tmp_path):
         file.unlink()
     refused(FileNotFoundError, "holds no weights")
     torch.save(tensors, folder / "pytorch_model.bin")
-    (folder / "tokenizer.model").write_bytes(b"IQ== 0\nIg== 1\n")
-    refused(NotConvertible, "is no sentencepiece model")
+    for other in (b"IQ== 0\nIg== 1\n", b""):
+        (folder / "tokenizer.model").write_bytes(other)
+        refused(NotConvertible, "is no sentencepiece model")
     (folder / "tokenizer.model").unlink()
     refused(FileNotFoundError, "tokenizer.model is missing")
     (folder / "config.json").write_text("{")

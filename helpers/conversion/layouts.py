@@ -174,7 +174,7 @@ def _baichuan(config: dict, folder: Path) -> Layout:
         if name.endswith("rotary_emb.inv_freq"):
             return {}
         if name == "lm_head.weight" and normalised_head:
-            return {name: torch.nn.functional.normalize(tensor.float(), dim=-1).to(tensor.dtype)}
+            return {name: torch.cat([_unit_rows(rows) for rows in tensor.split(8192)])}
         return _split(name.replace("W_pack", "{}_proj"), tensor, (hidden_size,) * 3)
 
     return Layout(
@@ -195,6 +195,11 @@ def _baichuan(config: dict, folder: Path) -> Layout:
         ),
         tensors=tensors,
     )
+
+
+def _unit_rows(rows: torch.Tensor) -> torch.Tensor:
+    """`rows` at length 1, reckoned in float32."""
+    return torch.nn.functional.normalize(rows.float(), dim=-1).to(rows.dtype)
 
 
 def _split(name: str, tensor: torch.Tensor, rows: tuple[int, int, int]) -> dict[str, torch.Tensor]:

@@ -6,6 +6,7 @@ no code from the checkpoint, tried against sentencepiece itself before it is han
 
 from pathlib import Path
 
+from google.protobuf.message import DecodeError
 from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers
 from tokenizers.models import BPE
@@ -53,7 +54,7 @@ def build_tokenizer(
     try:
         model.ParseFromString(file.read_bytes())
         processor = SentencePieceProcessor(model_proto=model.SerializeToString())
-    except Exception as error:
+    except (DecodeError, RuntimeError) as error:
         raise NotConvertible(
             f"{file} is no sentencepiece model ({' '.join(str(error).split())[:100]}); GLM-4, which has another "
             "tokenizer, publishes native checkpoints whose names end in -hf."
