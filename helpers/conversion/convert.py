@@ -58,7 +58,7 @@ def write_companions(source: Path, target: Path, layout: Layout) -> None:
     tokenizer.save_pretrained(target)
     published = _json(source / "generation_config.json")
     GenerationConfig(
-        **{name: published[name] for name in _SAMPLING if name in published},
+        **{name: published[name] for name in _SAMPLING if name in published and published.get("do_sample")},
         bos_token_id=config.bos_token_id,
         pad_token_id=config.pad_token_id,
         eos_token_id=tokenizer.convert_tokens_to_ids(list(layout.stop_tokens)),

@@ -53,6 +53,8 @@ def build_tokenizer(
     model = sentencepiece_model_pb2.ModelProto()
     try:
         model.ParseFromString(file.read_bytes())
+        if not model.pieces:
+            raise DecodeError("it has no pieces")
         processor = SentencePieceProcessor(model_proto=model.SerializeToString())
     except (DecodeError, RuntimeError) as error:
         raise NotConvertible(
