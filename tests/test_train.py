@@ -209,7 +209,7 @@ def test_checkpoints_of_another_configuration_are_not_resumed(stage):
     assert other != folder and not folder.exists()
 
 
-def test_a_nan_loss_stops_the_run():
+def test_a_loss_that_is_zero_not_a_number_or_flat_stops_the_run():
     from types import SimpleNamespace
 
     from helpers.train.monitor import LossGuard, TrainingStopped
@@ -218,7 +218,19 @@ def test_a_nan_loss_stops_the_run():
     for value in (math.nan, 0.0):
         with pytest.raises(TrainingStopped, match="step 3"):
             LossGuard().on_log(None, state, None, logs={"loss": value})
-    LossGuard().on_log(None, state, None, logs={"loss": 2.5})
+    guard = LossGuard()
+    for value in (2.5, 2.5, 2.4, 2.4, 2.4, 2.4):
+        guard.on_log(None, state, None, logs={"loss": value})
+    with pytest.raises(TrainingStopped, match="stood still at 2.4 for 5 log entries"):
+        guard.on_log(None, state, None, logs={"loss": 2.4})
+
+
+def test_a_run_whose_weights_do_not_move_is_stopped(stage, tiny, tokenizer, tmp_path):
+    from helpers.train.monitor import TrainingStopped
+
+    stage.settings.learning_rate = 1e-30
+    with pytest.raises(TrainingStopped, match="No trained weight has changed in 4 steps: look at learning_rate .1e-30"):
+        sft.run(_trainer(stage, tiny, tokenizer, tmp_path / "still"), "cpu")
 
 
 def test_nf4_layers_are_packed_and_counted(stage, tiny):
