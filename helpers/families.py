@@ -70,7 +70,7 @@ FAMILIES = {
             "Gemma Terms of Use",
             {"gemma3_text": "Gemma3ForCausalLM"},
             "gemma3.jinja",
-            tokens=("<start_of_turn>", "<end_of_turn>", "<start_of_image>"),
+            tokens=("<start_of_turn>", "<end_of_turn>", "<end_of_image>"),
             end_of_turn="<end_of_turn>",
             pad="<pad>",
             system="user",
