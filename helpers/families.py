@@ -302,7 +302,8 @@ def _by_name(name: str) -> Family:
 
 
 def _missing(tokenizer: PreTrainedTokenizerBase, tokens: Iterable[str]) -> list[str]:
-    return [t for t in tokens if tokenizer.convert_tokens_to_ids(t) in (None, tokenizer.unk_token_id)]
+    absent = (None, tokenizer.unk_token_id)
+    return [t for t in tokens if tokenizer.convert_tokens_to_ids(t) in absent and t != tokenizer.unk_token]
 
 
 def _only(families: list[Family]) -> Family | None:
