@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from tokenizers import AddedToken, decoders, pre_tokenizers
-from transformers import LlamaTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, LlamaTokenizer, PreTrainedTokenizerBase
 
 TEMPLATES = Path(__file__).parent / "templates"
 # Where `prepare_tokenizer` notes the family, in tokenizer_config.json.
@@ -209,6 +209,8 @@ FAMILIES = {
             markers=("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>"),
             bos_every_round=True,
         ),
+        # Its role markers are plain text, and the vocabulary has tokens such as `>(`: a reply that begins with an ASCII
+        # bracket or quotation mark shares its first token with the marker before it.
         Family(
             "pygmalion-2",
             {"PygmalionAI/pygmalion-2-7b": 6.7, "PygmalionAI/pygmalion-2-13b": 13.0},
@@ -287,6 +289,16 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, family: str | None = N
         _keep_spacing(tokenizer, chosen.leading_space)
     tokenizer.init_kwargs[REMEMBERED] = chosen.name
     return tokenizer
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in `folder`, prepared. Mistral's checkpoints hold a second one for Mistral's own library, which
+    transformers would take first; it has no chat template.
+
+    Raises:
+        ValueError: its family cannot be told.
+    """
+    return prepare_tokenizer(AutoTokenizer.from_pretrained(folder, mistral_format=False))
 
 
 def stop_token_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
