@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from helpers.families import prepare_tokenizer, stop_token_ids
+from helpers.families import load_tokenizer, prepare_tokenizer, stop_token_ids
 from helpers.files import sha256_file, sha256_folder, whole_folder
 
 CACHE = Path(os.environ.get("COMPANION_CACHE", Path.home() / ".cache" / "companion-workbench"))
@@ -44,9 +44,9 @@ class BaseModel:
         """Its tokenizer, with the family's pad token and a chat template that marks the companion's words.
 
         Raises:
-            ValueError: the model belongs to no family known here.
+            ValueError: the model belongs to no family known here, or to one of several that cannot be told apart.
         """
-        return prepare_tokenizer(AutoTokenizer.from_pretrained(self.path))
+        return load_tokenizer(self.path)
 
 
 def resolve_base_model(name: str) -> BaseModel:
