@@ -18,11 +18,13 @@ TALKS = [
 ]
 
 
+def _exchange(said: str, reply: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": said}, {"role": "assistant", "content": reply}]
+
+
 @pytest.fixture
 def rows(tokenizer):
-    chats = [
-        [{"role": r, "content": t} for turn in talk for r, t in zip(("user", "assistant"), turn)] for talk in TALKS
-    ]
+    chats = [[message for said, reply in talk for message in _exchange(said, reply)] for talk in TALKS]
     found = [supervise(tokenizer, chat) for chat in chats]
     assert len({len(row.input_ids) for row in found}) == len(found), "unequal lengths are the point"
     return found
