@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from helpers.conversion.convert import convert
 from helpers.conversion.layouts import read_layout
-from helpers.families import prepare_tokenizer, stop_token_ids
+from helpers.families import load_tokenizer, prepare_tokenizer, stop_token_ids
 from helpers.files import sha256_file, sha256_folder, whole_folder
 
 log = logging.getLogger(__name__)
@@ -50,9 +50,9 @@ class BaseModel:
         """Its tokenizer, with the family's pad token and a chat template that marks the companion's words.
 
         Raises:
-            ValueError: the model belongs to no family known here.
+            ValueError: the model belongs to no family known here, or to one of several that cannot be told apart.
         """
-        return prepare_tokenizer(AutoTokenizer.from_pretrained(self.path))
+        return load_tokenizer(self.path)
 
 
 def resolve_base_model(name: str) -> BaseModel:

@@ -71,6 +71,7 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
     | {
         "method": ("lora", "lora", "lora"),
         "max_rows": (None, 440, None),
+        "packing": (False, False, False),
         "learning_rate": (1e-3, 1e-3, 2e-4),
         "epochs": (1, 1, 3),
         "max_steps": (4, -1, -1),
@@ -249,7 +250,10 @@ def _fitting(name: str, value: object, default: object) -> object:
         value = tuple(value.split(","))  # papermill's -p has no lists
     if name in CHOICES and value not in CHOICES[name]:
         raise BadValue(f"{name} is one of {', '.join(CHOICES[name])}, not {value!r}.")
-    if isinstance(default, int | float) and (isinstance(value, bool) or not isinstance(value, int | float)):
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise BadValue(f"{name} is True or False, not {value!r}.")
+    elif isinstance(default, int | float) and (isinstance(value, bool) or not isinstance(value, int | float)):
         raise BadValue(f"{name} takes a number, not {value!r}.")
     return value
 

@@ -34,7 +34,8 @@ def supervise(tokenizer: PreTrainedTokenizerBase, chat: Sequence[dict[str, str]]
     generation markers, up to and with each end of turn (some templates mark a line break after it too).
 
     Raises:
-        ValueError: somebody's words hold one of the tokenizer's special tokens, which would be read as structure.
+        ValueError: somebody's words hold a special token or one of the family's markers, which would be read as
+            structure.
     """
     for message in chat:
         if found := _special_tokens(tokenizer).search(message["content"]):
@@ -53,10 +54,11 @@ def supervise(tokenizer: PreTrainedTokenizerBase, chat: Sequence[dict[str, str]]
 
 @lru_cache(maxsize=4)
 def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> re.Pattern:
-    special = {t.content for t in tokenizer.added_tokens_decoder.values() if t.special} | {
-        *tokenizer.all_special_tokens
-    }
-    return re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))))
+    special = {t.content: t.single_word for t in tokenizer.added_tokens_decoder.values() if t.special}
+    special |= dict.fromkeys((*tokenizer.all_special_tokens, *detect_family(tokenizer).markers), False)
+    # A token such as ChatGLM's "sop" is one only as a whole word.
+    patterns = {t: rf"(?<!\w){re.escape(t)}(?!\w)" if word else re.escape(t) for t, word in special.items()}
+    return re.compile("|".join(patterns[t] for t in sorted(patterns, key=len, reverse=True)))
 
 
 def supervise_all(

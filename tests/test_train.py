@@ -4,14 +4,13 @@ import dataclasses
 import json
 import math
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM
 
 from helpers import records, settings
-from helpers.families import prepare_tokenizer, stop_token_ids
+from helpers.families import stop_token_ids
 from helpers.supervision import supervise
 from helpers.train import checkpoints, preferences, preflight, quantized, sft
 from helpers.train.lm_head import DirectLogProb, direct_lm_head
@@ -34,33 +33,6 @@ def test_supervised_ids_are_exactly_her_words_and_end_tokens(tokenizer):
     row = supervise(tokenizer, CHAT)
     assert row.supervised == expected
     assert row.input_ids.count(tokenizer.bos_token_id) == 1 and row.input_ids[0] == tokenizer.bos_token_id
-
-
-def test_qwens_turns_are_learned_as_exactly_and_read_as_published():
-    """Qwen 2.5's format on a small vocabulary of bytes; the published template is the one that TRL ships."""
-    import trl
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
-    alphabet = {c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    backend = Tokenizer(models.BPE(vocab=alphabet, merges=[]))
-    backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    special = ["<|im_start|>", "<|im_end|>", "<|endoftext|>"]
-    qwen = PreTrainedTokenizerFast(
-        tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|endoftext|>", extra_special_tokens=special
-    )
-    published = Path(trl.__file__).parent / "chat_templates" / "qwen2_5.jinja"
-    for chat in (CHAT, CHAT[1:]):
-        qwen.chat_template = published.read_text()
-        text = qwen.apply_chat_template(chat, tokenize=False)
-        prompt = qwen.apply_chat_template(chat[:-1], add_generation_prompt=True, tokenize=False)
-        prepare_tokenizer(qwen)
-        assert qwen.apply_chat_template(chat, tokenize=False) == text
-        assert qwen.apply_chat_template(chat[:-1], add_generation_prompt=True, tokenize=False) == prompt
-        row = supervise(qwen, chat)
-        words = [m["content"] for m in chat if m["role"] == "assistant"]
-        assert qwen.decode(row.supervised) == "".join(f"{w}<|im_end|>" for w in words)
-        preflight.check_tokenizer(qwen)
-        preflight.check_rows(qwen, [row], 4096)
 
 
 def test_a_special_token_in_somebodys_words_is_refused(tokenizer):
@@ -209,7 +181,7 @@ def test_checkpoints_of_another_configuration_are_not_resumed(stage):
     assert other != folder and not folder.exists()
 
 
-def test_a_nan_loss_stops_the_run():
+def test_a_loss_that_is_zero_not_a_number_or_flat_stops_the_run():
     from types import SimpleNamespace
 
     from helpers.train.monitor import LossGuard, TrainingStopped
@@ -218,7 +190,19 @@ def test_a_nan_loss_stops_the_run():
     for value in (math.nan, 0.0):
         with pytest.raises(TrainingStopped, match="step 3"):
             LossGuard().on_log(None, state, None, logs={"loss": value})
-    LossGuard().on_log(None, state, None, logs={"loss": 2.5})
+    guard = LossGuard()
+    for value in (2.5, 2.5, 2.4, 2.4, 2.4, 2.4):
+        guard.on_log(None, state, None, logs={"loss": value})
+    with pytest.raises(TrainingStopped, match="stood still at 2.4 for 5 log entries"):
+        guard.on_log(None, state, None, logs={"loss": 2.4})
+
+
+def test_a_run_whose_weights_do_not_move_is_stopped(stage, tiny, tokenizer, tmp_path):
+    from helpers.train.monitor import TrainingStopped
+
+    stage.settings.learning_rate = 1e-30
+    with pytest.raises(TrainingStopped, match="No trained weight has changed in 4 steps: look at learning_rate .1e-30"):
+        sft.run(_trainer(stage, tiny, tokenizer, tmp_path / "still"), "cpu")
 
 
 def test_nf4_layers_are_packed_and_counted(stage, tiny):

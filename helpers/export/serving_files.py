@@ -5,9 +5,9 @@ In: the folder that the weights came from. Out: the same files in the folder of 
 
 from pathlib import Path
 
-from transformers import AutoTokenizer, GenerationConfig
+from transformers import GenerationConfig
 
-from helpers.families import prepare_tokenizer, stop_token_ids
+from helpers.families import load_tokenizer, stop_token_ids
 
 
 def write_serving_files(source: Path, target: Path) -> None:
@@ -16,7 +16,7 @@ def write_serving_files(source: Path, target: Path) -> None:
     Sampling defaults are the source's; `eos_token_id` is `families.stop_token_ids`, because a server that knows only
     the base's end of sequence runs on after the companion has finished.
     """
-    tokenizer = prepare_tokenizer(AutoTokenizer.from_pretrained(source))
+    tokenizer = load_tokenizer(source)
     tokenizer.save_pretrained(target)
     has_defaults = (source / "generation_config.json").exists()
     generation = GenerationConfig.from_pretrained(source) if has_defaults else GenerationConfig()

@@ -1,13 +1,14 @@
 """What a learner sees while a run goes on, and what stops a run that learns nothing.
 
 In: transformers' training callbacks. Out: a live curve in the notebook, a log line with it for headless runs, and
-`TrainingStopped` in one sentence when the loss is zero or not a number.
+`TrainingStopped` in one sentence when nothing is learned.
 """
 
 import logging
 import math
 import time
 
+import torch
 from IPython.display import display
 from transformers import TrainerCallback
 
@@ -59,7 +60,31 @@ class LiveCurve(TrainerCallback):
 
 
 class LossGuard(TrainerCallback):
-    """Stops a run whose loss or gradient is zero or not a number."""
+    """Stops a run that learns nothing: its loss or gradient is zero or not a number, its loss stands still, or no
+    trained weight has moved after `SETTLED` steps.
+    """
+
+    FLAT, SETTLED = 5, 4  # log entries; steps, of which a warm-up spends one
+    _SAMPLE = 4096  # numbers looked at of each tensor
+
+    def __init__(self):
+        self._losses: list[float] = []
+        self._before, self._first = {}, 0
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        self._losses, self._first, self._before = [], state.global_step, self._sampled(model)
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        if state.global_step - self._first != self.SETTLED or not self._before:
+            return
+        now = self._sampled(model)
+        moved = max(float((now[name] - before).abs().max()) for name, before in self._before.items())
+        if moved <= 1e-9 * max(float(before.abs().max()) for before in self._before.values()):
+            raise TrainingStopped(
+                f"No trained weight has changed in {self.SETTLED} steps: look at learning_rate ({args.learning_rate}), "
+                "and at the dtype of the trained weights, in which small updates may vanish."
+            )
+        self._before = {}
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         for key in ("loss", "grad_norm"):
@@ -68,3 +93,14 @@ class LossGuard(TrainerCallback):
                     f"{key} is {logs[key]} at step {state.global_step}: nothing is learned. Look at the loss mask in "
                     "01_data, at learning_rate, and at the dtype."
                 )
+        if "loss" in logs:
+            self._losses = [*self._losses, float(logs["loss"])][-self.FLAT :]
+            if len(self._losses) == self.FLAT and max(self._losses) - min(self._losses) < 1e-5 * max(self._losses):
+                raise TrainingStopped(
+                    f"The loss has stood still at {self._losses[-1]:.6g} for {self.FLAT} log entries, up to step "
+                    f"{state.global_step}: look at learning_rate, and whether the rows differ at all."
+                )
+
+    def _sampled(self, model) -> dict[str, torch.Tensor]:
+        trained = {name: p for name, p in model.named_parameters() if p.requires_grad and p.numel()}
+        return {name: p.detach().flatten()[: self._SAMPLE].clone() for name, p in trained.items()}

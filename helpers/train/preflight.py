@@ -32,15 +32,17 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def check_rows(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], max_length: int) -> None:
-    """Every row, as truncated to `max_length` tokens, must begin with exactly one BOS and teach at least one turn to
-    its end; only the turn that the cut breaks may lack its end.
+    """Every row, as truncated to `max_length` tokens, must begin with exactly one BOS, if the family has one (Llama 2's
+    format has one in front of each round), and teach at least one turn to its end; only the turn that the cut breaks
+    may lack its end.
 
     Raises:
         PreflightError: naming the first bad row by its index.
     """
     if not rows:
         raise PreflightError("There is not one row to train on: look at the report of 01_data.")
-    end = tokenizer.convert_tokens_to_ids(detect_family(tokenizer).end_of_turn)
+    family = detect_family(tokenizer)
+    end = tokenizer.convert_tokens_to_ids(family.end_of_turn)
     probe = tokenizer.apply_chat_template([{"role": "user", "content": "x"}])["input_ids"]
     bos = tokenizer.bos_token_id if tokenizer.bos_token_id in probe else None
     for n, row in enumerate(rows):
@@ -50,8 +52,10 @@ def check_rows(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], max_leng
                 f"Row {n} has no supervised token within {max_length} tokens (it has {len(row.input_ids)}): raise "
                 "max_length, shorten the system prompt, or drop the row."
             )
-        if bos is not None and (ids.count(bos) != 1 or ids[0] != bos):
-            raise PreflightError(f"Row {n} has {ids.count(bos)} BOS tokens where one, in front, is due.")
+        due = [0] + [i + 1 for i, token in enumerate(ids[:-1]) if family.bos_every_round and token == end]
+        if bos is not None and [i for i, token in enumerate(ids) if token == bos] != due:
+            where = "in front of each round" if family.bos_every_round else "in front"
+            raise PreflightError(f"Row {n} has {ids.count(bos)} BOS tokens where {len(due)}, {where}, is due.")
         cut = len(row.input_ids) > max_length
         if cut and mask[-1] and not any(keep and token == end for token, keep in zip(ids, mask, strict=True)):
             raise PreflightError(
@@ -62,6 +66,6 @@ def check_rows(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], max_leng
             closes = keep and (not cut if i + 1 == len(mask) else not mask[i + 1])
             if closes and ids[i] != end:
                 raise PreflightError(
-                    f"Row {n} teaches a turn that does not end with {detect_family(tokenizer).end_of_turn!r} (token "
-                    f"{i}): the chat template's generation markers must enclose the end of turn."
+                    f"Row {n} teaches a turn that does not end with {family.end_of_turn!r} (token {i}): the chat "
+                    "template's generation markers must enclose the end of turn."
                 )

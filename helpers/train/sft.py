@@ -104,8 +104,10 @@ def make_trainer(
     check_rows(tokenizer, validation, settings.max_length)
     arguments = SFTConfig(
         **common_arguments(settings, folder),
-        train_sampling_strategy="group_by_length",
+        train_sampling_strategy="random" if settings.packing else "group_by_length",
         eval_strategy="no",
+        packing=settings.packing,
+        eval_packing=False,
     )
     hide_gptqmodel()
     with direct_lm_head(settings.hardware.device):

@@ -1,0 +1,91 @@
+"""What silently goes wrong elsewhere: packing that leaks, accumulation that weighs wrongly, runs that drift."""
+
+import dataclasses
+
+import pytest
+import torch
+from peft import LoraConfig
+
+from helpers import settings
+from helpers.supervision import supervise
+from helpers.train import sft
+
+TALKS = [
+    [("ただいま", "おかえり！")],
+    [("ねえ聞いて、今日バイトでさ、皿を三枚も割っちゃって", "えっ、けがはない？まずそこ！"), ("ない", "よかった…")],
+    [("おやすみ", "ん、おやすみ。いい夢見てね")],
+    [("あのさ", "うん？"), ("やっぱりいいや", "気になるじゃん、言ってよ〜"), ("すきだよ", "…え、いま、なんて？")],
+]
+
+
+def _exchange(said: str, reply: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": said}, {"role": "assistant", "content": reply}]
+
+
+@pytest.fixture
+def rows(tokenizer):
+    chats = [[message for said, reply in talk for message in _exchange(said, reply)] for talk in TALKS]
+    found = [supervise(tokenizer, chat) for chat in chats]
+    assert len({len(row.input_ids) for row in found}) == len(found), "unequal lengths are the point"
+    return found
+
+
+@pytest.fixture
+def trainer_with(tiny, tokenizer, rows, tmp_path):
+    def make(attention: str = "eager", **given):
+        cfg = settings.resolve("03_lora", {"profile": "smoke", "max_steps": 1} | given)
+        cfg.hardware = dataclasses.replace(cfg.hardware, dtype=torch.float32, attention=attention)
+        torch.manual_seed(0)
+        lora = LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
+        model = sft.load_base(tiny, cfg)
+        return sft.make_trainer(model, tokenizer, rows, rows, cfg, tmp_path / "run", lora)
+
+    return make
+
+
+def _loss_and_gradients(trainer) -> tuple[float, dict[str, torch.Tensor]]:
+    """Of all rows as one step, by the trainer's own collator and loss."""
+    batches = list(trainer.get_train_dataloader())
+    items = sum((batch["labels"][:, 1:] != -100).sum() for batch in batches)
+    total = 0.0
+    trainer.model.train()
+    with sft.direct_lm_head("cpu"):
+        for batch in batches:
+            loss = trainer.compute_loss(trainer.model, dict(batch), num_items_in_batch=items)
+            loss.backward()
+            total += float(loss)
+    return total, {name: p.grad for name, p in trainer.model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_packed_dialogues_neither_see_nor_move_each_other(trainer_with, attention):
+    plain = _loss_and_gradients(trainer_with("eager", batch_size=1))
+    for batch_size in (1, 2):
+        packed = trainer_with(attention, packing=True, batch_size=batch_size)
+        first = next(iter(packed.get_train_dataloader()))
+        assert (first["position_ids"] == 0).sum() > 1, "several dialogues must be in one row"
+        loss, gradients = _loss_and_gradients(packed)
+        assert loss == pytest.approx(plain[0], rel=1e-5)
+        assert gradients.keys() == plain[1].keys()
+        for name, gradient in gradients.items():
+            assert (gradient - plain[1][name]).norm() <= 1e-4 * plain[1][name].norm(), name
+    leaking = dict(next(iter(packed.get_train_dataloader())))
+    del leaking["position_ids"]
+    with sft.direct_lm_head("cpu"), torch.no_grad():
+        right = packed.compute_loss(packed.model, dict(next(iter(packed.get_train_dataloader()))))
+        wrong = packed.compute_loss(packed.model, leaking | {"attention_mask": torch.ones_like(leaking["input_ids"])})
+    assert abs(float(wrong - right)) > 1e-4, "the comparison above would have seen a leak"
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_accumulated_micro_batches_are_one_large_batch(trainer_with, packing):
+    stepped = []
+    for batch_size, accumulation in ((4, 1), (2, 2), (1, 4)):
+        trainer = trainer_with(packing=packing, batch_size=batch_size, gradient_accumulation=accumulation)
+        trainer.args.optim, trainer.args.max_grad_norm, trainer.args.warmup_steps = "sgd", 0.0, 0
+        sft.run(trainer, "cpu")
+        assert trainer.state.global_step == 1
+        stepped.append({n: p.detach() for n, p in trainer.model.named_parameters() if p.requires_grad})
+    for other in stepped[1:]:
+        for name, weight in other.items():
+            torch.testing.assert_close(weight, stepped[0][name], rtol=1e-5, atol=1e-7)
