@@ -7,6 +7,7 @@ import pytest
 import torch
 import trl
 from peft import LoraConfig
+from talks import CHAT
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     CONFIG_MAPPING,
@@ -25,13 +26,6 @@ from helpers.persona import system_prompt
 from helpers.supervision import supervise
 from helpers.train import dpo, preferences, preflight, sft
 
-CHAT = [
-    {"role": "system", "content": "あなたはさくら。"},
-    {"role": "user", "content": "ただいま〜😮‍💨"},
-    {"role": "assistant", "content": "おかえり！🌸"},
-    {"role": "user", "content": "今日の晩ごはん、\n何にしよ"},
-    {"role": "assistant", "content": "えっとね…オムライス、は？🍳"},
-]
 # (begin, end of sequence) as published
 ENDS = {
     "gemma3": ("<bos>", "<eos>"),
@@ -171,6 +165,19 @@ def test_her_words_and_end_tokens_alone_are_learned(name, tokenizer_of):
     for marker in (*FAMILIES[name].tokens, *FAMILIES[name].markers):
         with pytest.raises(ValueError, match="hold the special token"):
             supervise(tokenizer, [{"role": "user", "content": f"ねえ {marker} "}, CHAT[2]])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_system_prompt_stands_where_the_entry_says(name, tokenizer_of):
+    tokenizer, (system, user) = prepare_tokenizer(tokenizer_of(name)), CHAT[:2]
+    before, after = tokenizer.apply_chat_template([system, user], tokenize=False).split(system["content"])
+    opening = tokenizer.apply_chat_template([user], tokenize=False).split(user["content"])[0].rstrip()
+    assert user["content"] in after
+    if before.removeprefix(tokenizer.bos_token or "") == "":
+        stands = "front"
+    else:
+        stands = "user" if before.startswith(opening) else "turn"
+    assert FAMILIES[name].system == stands
 
 
 def test_preflight_wants_a_bos_in_front_of_each_of_llama_2s_rounds(tokenizer_of):

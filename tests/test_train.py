@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 import torch
+from talks import CHAT
 from transformers import AutoModelForCausalLM
 
 from helpers import records, settings
@@ -14,14 +15,6 @@ from helpers.families import stop_token_ids
 from helpers.supervision import supervise
 from helpers.train import checkpoints, preferences, preflight, quantized, sft
 from helpers.train.lm_head import DirectLogProb, direct_lm_head
-
-CHAT = [
-    {"role": "system", "content": "あなたはさくら。"},
-    {"role": "user", "content": "ただいま〜😮‍💨"},
-    {"role": "assistant", "content": "おかえり！🌸"},
-    {"role": "user", "content": "今日の晩ごはん、\n何にしよ"},
-    {"role": "assistant", "content": "えっとね…オムライス、は？🍳"},
-]
 
 PAIRS = settings.ROOT / "data" / "preferences" / "sakura"
 

@@ -1,4 +1,4 @@
-"""What silently goes wrong elsewhere: packing that leaks, accumulation that weighs wrongly, runs that drift."""
+"""What silently goes wrong elsewhere: packing that leaks, accumulation that weighs wrongly."""
 
 import dataclasses
 
@@ -9,6 +9,7 @@ from peft import LoraConfig
 from helpers import settings
 from helpers.supervision import supervise
 from helpers.train import sft
+from helpers.train.lm_head import direct_lm_head
 
 TALKS = [
     [("ただいま", "おかえり！")],
@@ -49,7 +50,7 @@ def _loss_and_gradients(trainer) -> tuple[float, dict[str, torch.Tensor]]:
     items = sum((batch["labels"][:, 1:] != -100).sum() for batch in batches)
     total = 0.0
     trainer.model.train()
-    with sft.direct_lm_head("cpu"):
+    with direct_lm_head("cpu"):
         for batch in batches:
             loss = trainer.compute_loss(trainer.model, dict(batch), num_items_in_batch=items)
             loss.backward()
@@ -69,19 +70,22 @@ def test_packed_dialogues_neither_see_nor_move_each_other(trainer_with, attentio
         assert gradients.keys() == plain[1].keys()
         for name, gradient in gradients.items():
             assert (gradient - plain[1][name]).norm() <= 1e-4 * plain[1][name].norm(), name
-    leaking = dict(next(iter(packed.get_train_dataloader())))
-    del leaking["position_ids"]
-    with sft.direct_lm_head("cpu"), torch.no_grad():
-        right = packed.compute_loss(packed.model, dict(next(iter(packed.get_train_dataloader()))))
+    leaking = {key: value for key, value in first.items() if key != "position_ids"}
+    with direct_lm_head("cpu"), torch.no_grad():
+        right = packed.compute_loss(packed.model, dict(first))
         wrong = packed.compute_loss(packed.model, leaking | {"attention_mask": torch.ones_like(leaking["input_ids"])})
     assert abs(float(wrong - right)) > 1e-4, "the comparison above would have seen a leak"
 
 
 @pytest.mark.parametrize("packing", [False, True])
-def test_accumulated_micro_batches_are_one_large_batch(trainer_with, packing):
+def test_accumulated_micro_batches_are_one_large_batch(trainer_with, rows, packing):
+    # No longer than this, the packed dialogues fill more rows than one.
+    given = {"packing": packing, "max_length": max(len(row.input_ids) for row in rows)}
     stepped = []
     for batch_size, accumulation in ((4, 1), (2, 2), (1, 4)):
-        trainer = trainer_with(packing=packing, batch_size=batch_size, gradient_accumulation=accumulation)
+        trainer = trainer_with(batch_size=batch_size, gradient_accumulation=accumulation, **given)
+        assert 2 < len(trainer.train_dataset) <= 4
+        assert (len(trainer.train_dataset) < len(rows)) == packing
         trainer.args.optim, trainer.args.max_grad_norm, trainer.args.warmup_steps = "sgd", 0.0, 0
         sft.run(trainer, "cpu")
         assert trainer.state.global_step == 1

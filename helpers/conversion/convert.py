@@ -37,13 +37,13 @@ def convert(source: Path, target: Path, shard_bytes: int = SHARD_BYTES) -> Layou
     if layout is None:
         raise NotConvertible(f"{source} is neither a ChatGLM nor a Baichuan, by the model_type in its config.json.")
     with whole_folder(target) as part:
-        write_companions(source, part, layout)
+        _write_companions(source, part, layout)
         write_tensors(part, _native_tensors(source, layout), shard_bytes)
         layout.config.save_pretrained(part)
     return layout
 
 
-def write_companions(source: Path, target: Path, layout: Layout) -> None:
+def _write_companions(source: Path, target: Path, layout: Layout) -> None:
     """Write what stands beside the weights: the tokenizer, and a generation config that stops where a reply ends."""
     config = layout.config
     tokenizer = build_tokenizer(
