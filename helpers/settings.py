@@ -39,6 +39,7 @@ _LORA = {
     "lora_r": (4, 16, 64),
     "lora_alpha": (8, 32, 128),
     "lora_dropout": (0.0, 0.0, 0.05),
+    "packing": (False, False, False),
     "max_length": (1024, 1024, 2048),
     "batch_size": (4, 4, 4),
     "gradient_accumulation": (1, 1, 4),
@@ -71,7 +72,6 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
     | {
         "method": ("lora", "lora", "lora"),
         "max_rows": (None, 440, None),
-        "packing": (False, False, False),
         "learning_rate": (1e-3, 1e-3, 2e-4),
         "epochs": (1, 1, 3),
         "max_steps": (4, -1, -1),
