@@ -36,9 +36,11 @@ COMMON = {
     "seed": (42, 42, 42),
 }
 _LORA = {
+    "lora_variant": ("lora", "lora", "lora"),
     "lora_r": (4, 16, 64),
     "lora_alpha": (8, 32, 128),
     "lora_dropout": (0.0, 0.0, 0.05),
+    "optimizer": ("auto", "auto", "auto"),
     "packing": (False, False, False),
     "max_length": (1024, 1024, 2048),
     "batch_size": (4, 4, 4),
@@ -80,6 +82,7 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
     },
     "04_qlora": _LORA
     | {
+        "quantization": ("nf4", "nf4", "nf4"),
         "learning_rate": (1e-3, 3e-4, 2e-4),
         "epochs": (1, 1, 3),
         "max_steps": (2, 8, -1),
@@ -127,7 +130,13 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
     },
 }
 PROFILES = ("smoke", "cpu", "gpu")
-CHOICES = {"method": ("lora", "full"), "adapter": ("03_lora", "04_qlora", "05_dpo")}
+CHOICES = {
+    "method": ("lora", "full"),
+    "lora_variant": ("lora", "rslora", "dora"),
+    "optimizer": ("auto", "adamw", "paged_8bit", "stochastic_8bit"),
+    "quantization": ("nf4", "int8"),
+    "adapter": ("03_lora", "04_qlora", "05_dpo"),
+}
 
 
 class UnknownParameter(ValueError):

@@ -201,8 +201,8 @@ def test_a_run_whose_weights_do_not_move_is_stopped(stage, tiny, tokenizer, tmp_
 def test_nf4_layers_are_packed_and_counted(stage, tiny):
     model = sft.load_base(tiny, stage.settings, quantization=quantized.nf4(stage.settings.hardware))
     plain = sft.load_base(tiny, stage.settings)
-    layers = quantized.four_bit_layers(model)
-    assert len(layers) == 14 and not quantized.four_bit_layers(plain)
+    layers = quantized.packed_layers(model)
+    assert len(layers) == 14 and not quantized.packed_layers(plain)
     packed, whole = quantized.bytes_by_part(model), quantized.bytes_by_part(plain)
     assert packed["linear layers"] < whole["linear layers"] / 5
     assert set(packed) >= {"embeddings", "linear layers", "norms"}
@@ -215,7 +215,7 @@ def test_gradients_pass_through_4_bit_layers_also_after_an_evaluation(stage, tin
 
     model = sft.load_base(tiny, stage.settings, quantization=quantized.nf4(stage.settings.hardware))
     plain = sft.load_base(tiny, stage.settings)
-    for name in quantized.four_bit_layers(model):
+    for name in quantized.packed_layers(model):
         packed = model.get_submodule(name).weight
         plain.get_submodule(name).weight.data = dequantize_4bit(packed.data, packed.quant_state).to(torch.float32)
     ids = torch.tensor([supervise(tokenizer, CHAT).input_ids])

@@ -244,9 +244,16 @@ def max_lora_rank(adapters: Mapping[str, Path]) -> int:
     """The smallest rank that vLLM offers and that holds all `adapters`.
 
     Raises:
-        ServerError: an adapter's folder has no adapter_config.json, or its rank is above all that vLLM offers.
+        ServerError: an adapter's folder has no adapter_config.json, its rank is above all that vLLM offers, or it is a
+            DoRA, which vLLM does not serve.
     """
-    ranks = {name: _read_json(Path(path) / "adapter_config.json", "adapter")["r"] for name, path in adapters.items()}
+    configs = {name: _read_json(Path(path) / "adapter_config.json", "adapter") for name, path in adapters.items()}
+    if doras := [name for name, config in configs.items() if config.get("use_dora")]:
+        raise ServerError(
+            f"vLLM serves no DoRA adapter, and {doras[0]!r} is one: serve what 06 merges, or train with lora_variant "
+            "'lora' or 'rslora'."
+        )
+    ranks = {name: config["r"] for name, config in configs.items()}
     rank = max(ranks.values())
     if rank > LORA_RANKS[-1]:
         raise ServerError(f"The adapters have ranks {ranks}; vLLM serves at most {LORA_RANKS[-1]}: merge them instead.")

@@ -1,9 +1,11 @@
-"""4-bit base weights for QLoRA (Dettmers et al., 2023, arXiv:2305.14314), and proof that they are 4-bit.
+"""A frozen base in few bits: NF4 for QLoRA (Dettmers et al., 2023, arXiv:2305.14314) or LLM.int8 (the same, 2022,
+arXiv:2208.07339), and proof that it is.
 
 In: nothing but settings. Out: a bitsandbytes configuration, and where a model's bytes are.
 """
 
 from collections import defaultdict
+from collections.abc import Callable
 
 import torch
 from transformers import BitsAndBytesConfig, PreTrainedModel
@@ -21,6 +23,14 @@ def nf4(hardware: Hardware) -> BitsAndBytesConfig:
     )
 
 
+def int8(hardware: Hardware) -> BitsAndBytesConfig:
+    """LLM.int8: 8 bits a weight and a scale each row; columns with outlying activations are computed in 16 bits."""
+    return BitsAndBytesConfig(load_in_8bit=True)
+
+
+QUANTIZATIONS: dict[str, Callable[[Hardware], BitsAndBytesConfig]] = {"nf4": nf4, "int8": int8}
+
+
 def keep_differentiable(model: PreTrainedModel) -> None:
     """Keep 4-bit layers on a CPU in the layout through which gradients pass.
 
@@ -35,15 +45,21 @@ def keep_differentiable(model: PreTrainedModel) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def four_bit_layers(model: PreTrainedModel) -> list[str]:
-    """Names of the linear layers whose weights bitsandbytes really holds as packed 4-bit values."""
+def packed_layers(model: PreTrainedModel) -> list[str]:
+    """Names of the linear layers whose weights bitsandbytes really holds packed, in 4 or 8 bits."""
     import bitsandbytes
 
     return [
         name
         for name, module in model.named_modules()
-        if isinstance(module, bitsandbytes.nn.Linear4bit) and module.weight.quant_state is not None
+        if (isinstance(module, bitsandbytes.nn.Linear4bit) and module.weight.quant_state is not None)
+        or (isinstance(module, bitsandbytes.nn.Linear8bitLt) and module.weight.dtype == torch.int8)
     ]
+
+
+def bits_per_weight(layer: torch.nn.Linear) -> float:
+    """Stored bits for each weight of a linear layer, its scales not counted."""
+    return 8 * layer.weight.nbytes / (layer.in_features * layer.out_features)
 
 
 def bytes_by_part(model: torch.nn.Module) -> dict[str, int]:
@@ -59,11 +75,13 @@ def bytes_by_part(model: torch.nn.Module) -> dict[str, int]:
         seen.add(parameter.data_ptr())
         part = "adapter" if "lora_" in name else "embeddings" if "embed" in name or "lm_head" in name else None
         part = part or ("linear layers" if parameter.ndim == 2 else "norms")
-        sizes[part] += parameter.numel() * parameter.element_size()
+        sizes[part] += parameter.nbytes
         state = getattr(parameter, "quant_state", None)
         if state is not None:
             constants = [state.absmax] + ([state.state2.absmax, state.state2.code] if state.nested else [])
-            sizes[part] += sum(c.numel() * c.element_size() for c in constants)
+            sizes[part] += sum(c.nbytes for c in constants)
+        if getattr(parameter, "SCB", None) is not None:
+            sizes[part] += parameter.SCB.nbytes
     return dict(sizes)
 
 

@@ -4,6 +4,7 @@ In: a base model, supervised rows, settings. Out: an `SFTTrainer` behind its pre
 last checkpoint.
 """
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,8 +29,11 @@ from helpers.train.allocator import keep_freed_memory
 from helpers.train.checkpoints import last_checkpoint, restore_adapter
 from helpers.train.lm_head import direct_lm_head
 from helpers.train.monitor import LiveCurve, LossGuard
+from helpers.train.optimizers import OPTIMIZERS, choose_optimizer
 from helpers.train.preflight import check_rows, check_tokenizer
 from helpers.train.quantized import keep_differentiable
+
+logger = logging.getLogger("helpers.train")
 
 
 def load_base(
@@ -98,12 +102,17 @@ def make_trainer(
 
     Raises:
         PreflightError: what would be taught is wrong.
+        UnfitOptimizer: `settings.optimizer` cannot train these weights here.
     """
     check_tokenizer(tokenizer)
     check_rows(tokenizer, train, settings.max_length)
     check_rows(tokenizer, validation, settings.max_length)
+    full = peft_config is None and not isinstance(model, PeftModel)
+    optimizer, reason = choose_optimizer(settings.optimizer, settings.hardware, model, full)
+    logger.info("optimizer %s: %s", optimizer, reason)
     arguments = SFTConfig(
         **common_arguments(settings, folder),
+        **OPTIMIZERS[optimizer],
         train_sampling_strategy="random" if settings.packing else "group_by_length",
         eval_strategy="no",
         packing=settings.packing,
