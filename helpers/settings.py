@@ -92,7 +92,9 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
     "05_dpo": {
         "preferences": ("data/preferences/{persona}",) * 3,
         "max_pairs": (24, 80, None),
-        "beta": (0.1, 0.1, 0.1),
+        "preference_loss": ("dpo", "dpo", "dpo"),
+        "beta": (None, None, None),
+        "reference": ("cached", "cached", "cached"),
         "sft_weight": (1.0, 1.0, 0.2),
         "learning_rate": (1e-3, 2e-5, 5e-6),
         "epochs": (1, 1, 2),
@@ -135,6 +137,8 @@ CHOICES = {
     "lora_variant": ("lora", "rslora", "dora"),
     "optimizer": ("auto", "adamw", "paged_8bit", "stochastic_8bit"),
     "quantization": ("nf4", "int8"),
+    "preference_loss": ("dpo", "smoothed", "length_normalised", "length_desensitised"),
+    "reference": ("cached", "adapter"),
     "adapter": ("03_lora", "04_qlora", "05_dpo"),
 }
 

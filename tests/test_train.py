@@ -262,7 +262,7 @@ def test_dpo_starts_from_the_sft_companion_with_margin_zero(stage, tiny, tokeniz
     policy = dpo.load_policy(tiny, tmp_path / "adapter", cfg)
     trainer = dpo.make_trainer(policy, tokenizer, pairs[:4], pairs[4:6], card, cfg, tmp_path / "dpo")
     assert dpo.evaluate(trainer, "cpu")["margin"] == pytest.approx(0, abs=1e-4)
-    margins = dpo.margins_against_base(trainer.model, tokenizer, pairs[:2], card, cfg.beta)
+    margins = dpo.margins_against_base(trainer.model, tokenizer, pairs[:2], card, trainer.beta)
     assert any(abs(m) > 1e-4 for m in margins)
     sft.run(trainer, "cpu")
     steps = [h for h in trainer.state.log_history if "rewards/margins" in h]

@@ -1,7 +1,8 @@
 """Direct preference optimization (Rafailov et al., 2023, arXiv:2305.18290) of a companion that SFT has made.
 
 In: a base model, the SFT adapter, preference pairs. Out: a `DPOTrainer` that goes on training that adapter. No second
-model is loaded: for the reference TRL switches the trained adapter off and a frozen copy of the SFT adapter on.
+model is loaded: for the reference TRL switches the trained adapter off and a frozen copy of the SFT adapter on, in each
+step or, with its log-probabilities cached, once.
 """
 
 from collections.abc import Sequence
@@ -19,9 +20,11 @@ from helpers.quiet import hide_gptqmodel
 from helpers.settings import Settings
 from helpers.supervision import supervise
 from helpers.train.lm_head import direct_lm_head
+from helpers.train.losses import dpo_options
 from helpers.train.monitor import LossGuard
 from helpers.train.preferences import PreferencePair, as_preference_dataset
 from helpers.train.preflight import check_tokenizer
+from helpers.train.reference import cache_reference
 from helpers.train.sft import common_arguments, load_base
 
 
@@ -40,20 +43,15 @@ def make_trainer(
     settings: Settings,
     folder: Path,
 ) -> DPOTrainer:
-    """A DPOTrainer over `pairs`, evaluated on `held_out`; reference log-probabilities are computed once.
+    """A DPOTrainer over `pairs`, evaluated on `held_out`, with the loss and the way to the reference that the settings
+    name.
 
-    The SFT loss on the better replies is added with `settings.sft_weight` (Pang et al., 2024, arXiv:2404.19733):
-    the preference alone is also satisfied by taking probability from both replies.
+    Raises:
+        BadValue: beta is not above 0.
+        PreflightError: the tokenizer would teach the wrong thing.
     """
     check_tokenizer(tokenizer)
-    arguments = DPOConfig(
-        **common_arguments(settings, folder),
-        beta=settings.beta,
-        loss_type=["sigmoid", "sft"],
-        loss_weights=[1.0, settings.sft_weight],
-        precompute_ref_log_probs=True,
-        precompute_ref_batch_size=settings.batch_size,
-    )
+    arguments = DPOConfig(**common_arguments(settings, folder), **dpo_options(settings))
     with direct_lm_head(settings.hardware.device):
         trainer = DPOTrainer(
             model=policy,
@@ -63,6 +61,8 @@ def make_trainer(
             processing_class=tokenizer,
             callbacks=[LossGuard()],
         )
+        if settings.reference == "cached":
+            cache_reference(trainer, settings.folder / "reference")
     trainer.remove_callback(PrinterCallback)
     return trainer
 

@@ -1,0 +1,42 @@
+"""A base model so small that a whole training run takes a second: random Qwen2 weights, 600 words."""
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from helpers.base_model import BaseModel, resolve_base_model
+from helpers.families import FAMILIES
+from helpers.persona import load_persona, system_prompt
+
+
+def small_base(folder: Path) -> BaseModel:
+    """Made in `folder`; the same bytes each time."""
+    backend, family = Tokenizer(models.BPE()), FAMILIES["qwen2.5"]
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    backend.train_from_iterator(
+        [system_prompt(load_persona(), "friend")],
+        trainers.BpeTrainer(vocab_size=600, initial_alphabet=alphabet, show_progress=False),
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        eos_token=family.end_of_turn,
+        extra_special_tokens=list(dict.fromkeys([*family.tokens, family.end_of_turn, family.pad])),
+    )
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=4096,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    return resolve_base_model(str(folder))

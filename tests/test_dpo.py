@@ -1,0 +1,193 @@
+"""DPO's losses against formulas written by hand, and the reference's cache against the reference itself."""
+
+import dataclasses
+
+import pytest
+import torch
+import torch.nn.functional as F
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from small import small_base
+from trl.trainer.utils import use_adapter
+
+from helpers import settings
+from helpers.train import dpo, losses, preferences, reference, sft
+from helpers.train.lm_head import direct_lm_head
+
+PAIRS = settings.ROOT / "data" / "preferences" / "sakura"
+
+
+@pytest.fixture(scope="module")
+def pairs(card, tmp_path_factory):
+    found, _ = preferences.read_preferences(PAIRS, card, tmp_path_factory.mktemp("bad") / "bad.jsonl")
+    too_long = next(p for p in found if p.fault == "too_long")
+    return [too_long, found[0], found[1], found[2]]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return small_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(base):
+    return base.load_tokenizer()
+
+
+@pytest.fixture
+def cfg(tmp_path, monkeypatch):
+    """A function from given parameters to settings of 05 in float32."""
+    monkeypatch.setattr(settings, "OUTPUTS", tmp_path)
+
+    def make(**given):
+        chosen = settings.resolve("05_dpo", {"profile": "smoke", "batch_size": 2, "max_length": 4096} | given)
+        chosen.hardware = dataclasses.replace(chosen.hardware, dtype=torch.float32)
+        return chosen
+
+    return make
+
+
+@pytest.fixture
+def adapter(base, cfg, tmp_path):
+    torch.manual_seed(0)
+    lora = LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
+    get_peft_model(sft.load_base(base, cfg()), lora).save_pretrained(tmp_path / "adapter")
+    return tmp_path / "adapter"
+
+
+@pytest.fixture
+def trainer_with(base, tokenizer, card, pairs, cfg, adapter, tmp_path):
+    """A function from given parameters to a trainer whose policy has moved away from its reference."""
+
+    def make(moved: float = 0.01, **given):
+        chosen = cfg(**given)
+        policy = dpo.load_policy(base, adapter, chosen)
+        trainer = dpo.make_trainer(policy, tokenizer, pairs[:2], pairs[2:], card, chosen, tmp_path / "dpo")
+        torch.manual_seed(1)
+        with torch.no_grad():
+            for name, weight in trainer.model.named_parameters():
+                if ".default." in name:
+                    weight += moved * torch.randn_like(weight)
+        return trainer
+
+    return make
+
+
+def _step(trainer) -> tuple[float, dict[str, torch.Tensor]]:
+    """Loss and gradients of all training pairs as one batch, in their order."""
+    batch = trainer.data_collator([dict(row) for row in trainer.train_dataset])
+    with direct_lm_head("cpu"):
+        loss = trainer.compute_loss(trainer.model.train(), batch)
+        loss.backward()
+    return float(loss.detach()), {n: p.grad for n, p in trainer.model.named_parameters() if p.grad is not None}
+
+
+def test_the_settings_offer_exactly_the_losses_there_are():
+    assert settings.CHOICES["preference_loss"] == tuple(losses.LOSSES)
+
+
+@pytest.mark.parametrize("name", losses.LOSSES)
+def test_cached_and_adapter_reference_give_the_same_loss_and_gradients(trainer_with, name):
+    asked = _step(trainer_with(preference_loss=name, reference="adapter"))
+    cached = _step(trainer_with(preference_loss=name, reference="cached"))
+    assert cached[0] == pytest.approx(asked[0], rel=1e-6)
+    assert cached[1].keys() == asked[1].keys()
+    for weight, gradient in cached[1].items():
+        assert gradient.abs().max() > 0
+        torch.testing.assert_close(gradient, asked[1][weight], rtol=1e-4, atol=1e-7)
+
+
+def _log_probabilities(model, prompt: list[int], reply: list[int]) -> torch.Tensor:
+    logits = model(input_ids=torch.tensor([prompt + reply])).logits[0, len(prompt) - 1 : -1].float()
+    return logits.log_softmax(-1).gather(-1, torch.tensor(reply)[:, None]).squeeze(-1)
+
+
+def _by_hand(trainer, score, loss) -> float:
+    """Mean over the pairs of `loss(score(better) − score(worse))`, plus the SFT loss on the better replies.
+
+    `score` takes the log-ratios of a reply's tokens and the number of tokens of the other reply.
+    """
+    terms, supervised = [], []
+    with torch.no_grad():
+        for row in trainer.train_dataset:
+            ratios = []
+            for reply in (row["chosen_ids"], row["rejected_ids"]):
+                now = _log_probabilities(trainer.model, row["prompt_ids"], reply)
+                with use_adapter(trainer.model, "ref"):
+                    ratios.append(now - _log_probabilities(trainer.model, row["prompt_ids"], reply))
+                supervised += [now] if reply is row["chosen_ids"] else []
+            better, worse = ratios
+            terms.append(loss(score(better, len(worse)) - score(worse, len(better))))
+    weight = trainer.loss_weights[1]
+    return float(torch.stack(terms).mean() - weight * torch.cat(supervised).mean())
+
+
+def _sum(ratios, _):
+    return ratios.sum()
+
+
+BY_HAND = {
+    "dpo": (_sum, lambda x: -F.logsigmoid(0.1 * x)),
+    "smoothed": (_sum, lambda x: -(0.9 * F.logsigmoid(0.1 * x) - 0.1 * F.logsigmoid(-0.1 * x)) / 0.8),
+    "length_normalised": (lambda ratios, _: ratios.mean(), lambda x: -F.logsigmoid(5 * x)),
+    "length_desensitised": (
+        lambda ratios, other: ratios[:other].sum() + 0.5 * ratios[other:].sum(),
+        lambda x: -F.logsigmoid(0.1 * x),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", losses.LOSSES)
+def test_each_loss_is_its_formula(trainer_with, name):
+    trainer = trainer_with(moved=0.1, preference_loss=name, sft_weight=0.3)
+    lengths = [(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in trainer.train_dataset]
+    assert all(a != b for a, b in lengths), "unequal lengths are the point"
+    loss, _ = _step(trainer)
+    values = {other: _by_hand(trainer, *BY_HAND[other]) for other in BY_HAND}
+    assert loss == pytest.approx(values.pop(name), rel=1e-5)
+    assert all(abs(loss - other) > 1e-3 for other in values.values()), "the other formulas would have been told apart"
+
+
+def test_beta_is_the_losss_own_unless_given_and_above_zero(cfg):
+    assert losses.dpo_options(cfg(preference_loss="length_normalised"))["beta"] == 5.0
+    assert losses.dpo_options(cfg(preference_loss="length_normalised", beta=2))["beta"] == 2
+    for bad in (0, True, "x"):
+        with pytest.raises(settings.BadValue, match="beta is a number above 0, or None for that of the loss .0.1."):
+            losses.dpo_options(cfg(beta=bad))
+
+
+def test_the_cache_is_read_again_and_only_where_everything_is_the_same(trainer_with, tmp_path, monkeypatch):
+    trainer_with()
+    files = sorted(tmp_path.glob("**/reference/*"))
+    assert len(files) == 2, "one for training, one held out"
+    assert not [f for f in files if f.name.endswith(".part")]
+
+    def refuse(*_):
+        raise AssertionError("computed again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reference, "_ask_reference", refuse)
+        again = trainer_with(preference_loss="smoothed")
+        known = {tuple(load_file(f)["ref_chosen_logps"].tolist()) for f in files}
+        assert tuple(again.train_dataset["ref_chosen_logps"]) in known
+        for other in ({"preference_loss": "length_desensitised"}, {"max_length": 4095}):
+            with pytest.raises(AssertionError, match="computed again"):
+                trainer_with(**other)
+
+    weights = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    save_file({name: 1.001 * w for name, w in weights.items()}, tmp_path / "adapter" / "adapter_model.safetensors")
+    trainer_with()
+    assert len(sorted(tmp_path.glob("**/reference/*"))) == 4, "another adapter is another reference"
+
+
+def test_a_cache_cut_off_while_it_is_written_is_never_taken(trainer_with, tmp_path, monkeypatch):
+    def killed(sums, path):
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reference, "save_file", killed)
+        with pytest.raises(KeyboardInterrupt):
+            trainer_with()
+    assert not list(tmp_path.glob("**/reference/*.safetensors"))
+    assert len(trainer_with().train_dataset["ref_chosen_logps"]) == 2
