@@ -3,11 +3,14 @@
 In: a stage's settings and inputs. Out: a checkpoint folder that belongs to exactly this configuration and data.
 """
 
+import json
 import shutil
 from pathlib import Path
 
+from accelerate import load_checkpoint_in_model
 from peft import PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file
+from transformers import PreTrainedModel
 
 from helpers.files import sha256_json
 from helpers.records import Stage
@@ -42,10 +45,25 @@ def last_checkpoint(folder: Path) -> Path | None:
     return max(whole, key=lambda c: int(c.name.split("-")[1]), default=None)
 
 
-def restore_adapter(model: PeftModel, checkpoint: Path) -> None:
-    """Put the checkpoint's trained adapter into `model`.
+def is_finished(checkpoint: Path) -> bool:
+    """Whether the run ended at `checkpoint`: at its last step, or because its validation loss no longer fell."""
+    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    if state["global_step"] >= state["max_steps"]:
+        return True
+    stopping = state["stateful_callbacks"].get("EarlyStoppingCallback")
+    if not stopping:
+        return False
+    return stopping["attributes"]["early_stopping_patience_counter"] >= stopping["args"]["early_stopping_patience"]
+
+
+def restore(model: PreTrainedModel | PeftModel, checkpoint: Path) -> None:
+    """Put what was trained up to `checkpoint` into `model`: its adapter, or all its weights.
 
     transformers 5.19 does so itself, unless the checkpoint also holds an adapter in a subfolder, as DPO's frozen
     reference is: then it loads that one alone, and a resumed run would silently begin from the SFT companion again.
     """
-    set_peft_model_state_dict(model, load_file(checkpoint / "adapter_model.safetensors"), adapter_name="default")
+    if isinstance(model, PeftModel):
+        weights = load_file(checkpoint / "adapter_model.safetensors")
+        set_peft_model_state_dict(model, weights, adapter_name="default")
+    else:
+        load_checkpoint_in_model(model, str(checkpoint))

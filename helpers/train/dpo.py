@@ -21,11 +21,10 @@ from helpers.settings import Settings
 from helpers.supervision import supervise
 from helpers.train.lm_head import direct_lm_head
 from helpers.train.losses import dpo_options
-from helpers.train.monitor import LossGuard
 from helpers.train.preferences import PreferencePair, as_preference_dataset
 from helpers.train.preflight import check_tokenizer
 from helpers.train.reference import cache_reference
-from helpers.train.sft import common_arguments, load_base
+from helpers.train.sft import common_arguments, guards, load_base
 
 
 def load_policy(base: BaseModel, adapter: Path, settings: Settings) -> PeftModel:
@@ -59,7 +58,7 @@ def make_trainer(
             train_dataset=as_preference_dataset(pairs, card),
             eval_dataset=as_preference_dataset(held_out, card),
             processing_class=tokenizer,
-            callbacks=[LossGuard()],
+            callbacks=guards(settings),
         )
         if settings.reference == "cached":
             cache_reference(trainer, settings.folder / "reference")

@@ -14,9 +14,12 @@ from peft import PeftConfig, PeftModel
 from transformers import (
     AutoModelForCausalLM,
     BitsAndBytesConfig,
+    EarlyStoppingCallback,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PrinterCallback,
+    TrainerCallback,
+    TrainerState,
 )
 from trl import SFTConfig, SFTTrainer
 
@@ -26,7 +29,7 @@ from helpers.quiet import hide_gptqmodel
 from helpers.settings import Settings
 from helpers.supervision import Row
 from helpers.train.allocator import keep_freed_memory
-from helpers.train.checkpoints import last_checkpoint, restore_adapter
+from helpers.train.checkpoints import is_finished, last_checkpoint, restore
 from helpers.train.lm_head import direct_lm_head
 from helpers.train.monitor import LiveCurve, LossGuard
 from helpers.train.optimizers import OPTIMIZERS, choose_optimizer
@@ -62,8 +65,20 @@ def as_dataset(rows: Sequence[Row]) -> Dataset:
 
 
 def common_arguments(settings: Settings, folder: Path) -> dict[str, object]:
-    """What SFT and DPO have in common, from the settings; `folder` takes the checkpoints."""
+    """What SFT and DPO have in common, from the settings; `folder` takes the checkpoints.
+
+    With `patience` the validation loss is measured at each checkpoint, and the best one is what remains.
+    """
+    watched = {
+        "eval_steps": settings.save_steps,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "eval_loss",
+        "greater_is_better": False,
+        "restore_callback_states_from_checkpoint": True,
+    }
     return {
+        "eval_strategy": "steps" if settings.patience else "no",
+        **(watched if settings.patience else {}),
         "output_dir": str(folder),
         "seed": settings.seed,
         "data_seed": settings.seed,
@@ -87,6 +102,11 @@ def common_arguments(settings: Settings, folder: Path) -> dict[str, object]:
         "disable_tqdm": True,
         "report_to": [],
     }
+
+
+def guards(settings: Settings) -> list[TrainerCallback]:
+    """What may end a run before its last step: nothing is learned, or with `patience` nothing more is."""
+    return [LossGuard(), *([EarlyStoppingCallback(settings.patience)] if settings.patience else [])]
 
 
 def make_trainer(
@@ -114,7 +134,6 @@ def make_trainer(
         **common_arguments(settings, folder),
         **OPTIMIZERS[optimizer],
         train_sampling_strategy="random" if settings.packing else "group_by_length",
-        eval_strategy="no",
         packing=settings.packing,
         eval_packing=False,
     )
@@ -127,7 +146,7 @@ def make_trainer(
             eval_dataset=as_dataset(validation),
             processing_class=tokenizer,
             peft_config=peft_config,
-            callbacks=[LossGuard()],
+            callbacks=guards(settings),
         )
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -136,15 +155,22 @@ def make_trainer(
 def run(trainer, device: str, curve: LiveCurve | None = None) -> int:
     """Train, going on from the last whole checkpoint if there is one. Works for any TRL trainer.
 
+    A run that had ended is not trained further. Where the best checkpoint is not the last, it is put back.
+
     Returns the number of steps that were made now.
     """
     if curve is not None:
         trainer.add_callback(curve)
     checkpoint = last_checkpoint(Path(trainer.args.output_dir))
-    if checkpoint and isinstance(trainer.model, PeftModel):
-        restore_adapter(trainer.model, checkpoint)
-    with direct_lm_head(device):
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if checkpoint:
+        restore(trainer.model, checkpoint)
+    if checkpoint and is_finished(checkpoint):
+        trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    else:
+        with direct_lm_head(device):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if trainer.state.best_model_checkpoint:
+        restore(trainer.model, Path(trainer.state.best_model_checkpoint))
     return trainer.state.global_step - (int(checkpoint.name.split("-")[1]) if checkpoint else 0)
 
 
