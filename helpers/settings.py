@@ -93,6 +93,8 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
     "05_dpo": {
         "preferences": ("data/preferences/{persona}",) * 3,
         "max_pairs": (24, 80, None),
+        "counterfactuals": ("data/counterfactuals/{persona}",) * 3,
+        "length_pairs": (4, 0, 0),
         "preference_loss": ("dpo", "dpo", "dpo"),
         "beta": (None, None, None),
         "reference": ("cached", "cached", "cached"),

@@ -11,6 +11,7 @@ from small import small_base
 from trl.trainer.utils import use_adapter
 
 from helpers import settings
+from helpers.data.augmentation import read_counterfactuals
 from helpers.train import dpo, losses, preferences, reference, sft
 from helpers.train.lm_head import direct_lm_head
 
@@ -191,3 +192,45 @@ def test_a_cache_cut_off_while_it_is_written_is_never_taken(trainer_with, tmp_pa
             trainer_with()
     assert not list(tmp_path.glob("**/reference/*.safetensors"))
     assert len(trainer_with().train_dataset["ref_chosen_logps"]) == 2
+
+
+@pytest.mark.parametrize("name", losses.LOSSES)
+def test_the_first_pull_is_the_slope_of_the_loss_by_each_token(name):
+    score, loss = BY_HAND[name]
+    for better, worse in ((12, 30), (30, 12), (7, 7)):
+        ratios = [torch.zeros(n, requires_grad=True) for n in (better, worse)]
+        loss(score(ratios[0], worse) - score(ratios[1], better)).backward()
+        assert losses.first_pull(name, better, worse) == pytest.approx(float(ratios[0].grad.abs().sum()))
+        assert losses.first_pull(name, worse, better) == pytest.approx(float(ratios[1].grad.abs().sum()))
+
+
+def test_length_pairs_are_two_good_replies_of_one_moment_and_the_shorter_is_chosen(card):
+    sets = read_counterfactuals(settings.ROOT / "data" / "counterfactuals" / "sakura", card).sets
+    made = preferences.length_pairs(sets)
+    assert len(made) >= 20 and len({p.id for p in made}) == len(made)
+    said = {
+        s.user: {r.content: (r.affection_level, r.memories) for r in s.replies} for s in sets if s.axis == "emotion"
+    }
+    for pair in made:
+        replies, meta = said[pair.messages[0].content], pair.metadata
+        assert replies[pair.chosen] == replies[pair.rejected] == (meta.affection_level, meta.memories)
+        assert len(pair.rejected) >= 1.3 * len(pair.chosen)
+        assert not meta.emotions and "今の気持ち" not in pair.prompt(card)[0]["content"]
+    first = made[:8]
+    assert len({p.messages[0].content for p in first}) == 8, "one of each set before the second of any"
+    ratios = [len(p.rejected) / len(p.chosen) for p in first]
+    assert ratios == sorted(ratios, reverse=True)
+    assert preferences.length_bias(made)["shorter is better"] == 1
+
+
+def test_length_is_taught_only_where_the_card_asks_for_short_replies(card):
+    preferences.check_asks_for_short(card)
+    with pytest.raises(preferences.NoShortReplies, match="さくら asks for no short replies in `speech`"):
+        preferences.check_asks_for_short(card.model_copy(update={"speech": "ゆっくり丁寧に話す。"}))
+
+
+def test_length_tells_better_from_worse_only_in_the_pairs_that_are_too_long(card, tmp_path):
+    found, _ = preferences.read_preferences(PAIRS, card, tmp_path / "bad.jsonl")
+    others = preferences.length_bias([p for p in found if p.fault != "too_long"])
+    assert 0.35 < others["shorter is better"] < 0.65 and 0.9 < others["median ratio"] < 1.1
+    assert preferences.length_bias([p for p in found if p.fault == "too_long"])["shorter is better"] == 1

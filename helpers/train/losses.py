@@ -1,6 +1,6 @@
 """Which preference loss: Rafailov's, one for pairs that may be mislabelled, and two that take the length out.
 
-In: a name from `LOSSES`. Out: the options with which TRL's DPOConfig is that loss.
+In: a name from `LOSSES`. Out: the options with which TRL's DPOConfig is that loss, and what it makes of length.
 """
 
 from helpers.settings import BadValue, Settings
@@ -36,3 +36,17 @@ def dpo_options(settings: Settings) -> dict[str, object]:
         "loss_type": [options["loss_type"], "sft"],
         "loss_weights": [1.0, settings.sft_weight],
     }
+
+
+def first_pull(name: str, tokens: int, other_tokens: int) -> float:
+    """How hard the first step pulls on a reply of `tokens` tokens, the pair's other one having `other_tokens`: the
+    absolute slopes of the loss by the log-probability of each of its tokens, summed, with policy and reference equal.
+
+    By each loss's own β, for one pair. Unlike a margin, the pulls of two losses can be compared.
+    """
+    options = LOSSES[name]
+    slope = options["beta"] / 2 / (1 - 2 * options.get("label_smoothing", 0.0))
+    if options["loss_type"] == "sigmoid_norm":
+        return slope
+    tail = max(tokens - other_tokens, 0)
+    return slope * (tokens - tail + options.get("ld_alpha", 1.0) * tail)
