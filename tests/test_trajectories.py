@@ -39,13 +39,15 @@ def cfg(tmp_path, monkeypatch):
     return make
 
 
-def _lora() -> LoraConfig:
+def _lora(**variant) -> LoraConfig:
     torch.manual_seed(0)
-    return LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
+    return LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False, **variant)
 
 
 SFT = {
     "sft-lora": {},
+    "sft-rslora": {"use_rslora": True},
+    "sft-dora": {"use_dora": True},
     "sft-full": {"method": "full"},
     "sft-nf4": {"quantization": "nf4"},
     "sft-int8": {"quantization": "int8"},
@@ -57,13 +59,16 @@ SFT = {
 def test_sft_goes_its_stored_way(name, base, tokenizer, cfg, tmp_path):
     given = dict(SFT[name])
     bits = given.pop("quantization", None)
+    variant = {key: given.pop(key) for key in ("use_rslora", "use_dora") if key in given}
     chosen = cfg("03_lora", **given)
     full = chosen.method == "full"
     quantization = quantized.QUANTIZATIONS[bits](chosen.hardware) if bits else None
     replies = ["おかえり", "おつかれさま。ごはんにする？", "えっとね、まず座って。お茶いれるから", "はあい"]
     rows = [supervise(tokenizer, [*CHAT[:2], {"role": "assistant", "content": reply}]) for reply in 2 * replies]
     model = sft.load_base(base, chosen, quantization, full)
-    trainer = sft.make_trainer(model, tokenizer, rows, rows[:2], chosen, tmp_path / "run", None if full else _lora())
+    trainer = sft.make_trainer(
+        model, tokenizer, rows, rows[:2], chosen, tmp_path / "run", None if full else _lora(**variant)
+    )
     trajectories.check(name, *trajectories.of(trainer))
 
 
