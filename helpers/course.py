@@ -21,8 +21,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-import yaml
-
 from helpers import records
 from helpers.files import sha256_json, write_atomically
 from helpers.settings import (
@@ -30,9 +28,11 @@ from helpers.settings import (
     PROFILES,
     ROOT,
     STAGES,
+    BadValue,
     UnknownParameter,
     check_parameters,
     choose_profile,
+    given_parameters,
     parameters_of,
 )
 
@@ -171,7 +171,7 @@ def run_stage(run: Path, stage: str, parameters: dict[str, object]) -> None:
 
 def run_course(args: argparse.Namespace) -> None:
     profile, reason = choose_profile(args.profile)
-    given = _given(args.parameters)
+    given = given_parameters(args.parameters)
     check_parameters(given, {name for stage in STAGES for name in parameters_of(stage)}, "The course")
     run = OUTPUTS / (args.run_name or _default_run(profile))
     stages = selected(args.first, args.last, args.only)
@@ -194,24 +194,6 @@ def run_course(args: argparse.Namespace) -> None:
 
 def _default_run(profile: str) -> str:
     return parameters_of(STAGES[0])["run_name"][PROFILES.index(profile)]
-
-
-def _given(pairs: list[str]) -> dict[str, object]:
-    given = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise CourseError(f"-p takes name=value, not {pair!r}.")
-        given[name] = _literal(value)
-    return given
-
-
-def _literal(text: str) -> object:
-    value = yaml.safe_load(text)
-    try:
-        return float(value) if isinstance(value, str) else value  # YAML 1.1 takes 5e-4 for a word
-    except ValueError:
-        return value
 
 
 def _sentence(error: Exception) -> str:
@@ -302,7 +284,7 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             folder = OUTPUTS / args.run_name if args.run_name else newest_run()
             print("\n".join(stage_table(folder))) if args.command == "status" else report(folder)
-    except (CourseError, UnknownParameter, FileNotFoundError, OSError) as error:
+    except (CourseError, UnknownParameter, BadValue, FileNotFoundError, OSError) as error:
         print(_sentence(error), file=sys.stderr)
         return 2 if isinstance(error, UnknownParameter) else 1
     except KeyboardInterrupt:

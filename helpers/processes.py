@@ -1,6 +1,7 @@
-"""Processes that cannot outlive the one that started them."""
+"""Processes that cannot outlive the one that started them, and which of several at one task this is."""
 
 import ctypes
+import os
 import signal
 import sys
 
@@ -11,6 +12,11 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 def die_with_parent() -> None:
     """Have Linux kill this process when the thread that started it ends, kill -9 too."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def rank() -> int:
+    """This process's number, from 0, among those that train one model together (RANK, which torchrun sets)."""
+    return int(os.environ.get("RANK", "0"))
 
 
 def adopt_orphans() -> None:

@@ -21,6 +21,7 @@ import psutil
 import torch
 
 from helpers.files import sha256_file, sha256_json, write_atomically
+from helpers.processes import rank
 from helpers.settings import ROOT, STAGES, Settings
 
 if TYPE_CHECKING:  # the runner reads records too, and should not load transformers for it
@@ -81,7 +82,10 @@ class PeakMemory(threading.Thread):
 
 
 class Stage:
-    """One run of one stage. Make it with `start()`, close it with `finish()`."""
+    """One run of one stage. Make it with `start()`, close it with `finish()`.
+
+    Of several processes that train together the first alone writes the record.
+    """
 
     def __init__(self, settings: Settings):
         self.settings = settings
@@ -143,7 +147,8 @@ class Stage:
         hashes = {name: artifact_sha256(self.folder / name) for name in artifacts}
         self._memory.stop()
         record = self._write("complete", metrics=metrics, artifacts=hashes)
-        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+        if rank() == 0:
+            shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
         return record
 
     def _write(self, status: str, **more: object) -> dict[str, object]:
@@ -164,7 +169,8 @@ class Stage:
             **self.notes,
             **more,
         }
-        write_atomically(self.folder / "run.json", json.dumps(record, indent=1, ensure_ascii=False, default=str))
+        if rank() == 0:
+            write_atomically(self.folder / "run.json", json.dumps(record, indent=1, ensure_ascii=False, default=str))
         return record
 
 

@@ -7,12 +7,13 @@ the profile's value, and the reasons for profile, dtype and attention.
 import ast
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
 import torch
+import yaml
 
 ROOT = Path(__file__).parent.parent
 OUTPUTS = Path(os.environ.get("COMPANION_OUTPUTS", ROOT / "outputs"))
@@ -47,6 +48,7 @@ _LORA = {
     "batch_size": (4, 4, 4),
     "gradient_accumulation": (1, 1, 4),
 }
+_LAUNCH = {"launch": ("none",) * 3, "processes": (1, 1, 1)}
 PARAMETERS: dict[str, dict[str, tuple]] = {
     "01_data": {
         "dialogues": ("data/dialogues/{persona}",) * 3,
@@ -72,6 +74,7 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
         "paraphrase_share": (0.3, 0.3, 0.3),
     },
     "03_lora": _LORA
+    | _LAUNCH
     | {
         "method": ("lora", "lora", "lora"),
         "max_rows": (None, 440, None),
@@ -144,6 +147,7 @@ CHOICES = {
     "preference_loss": ("dpo", "smoothed", "length_normalised", "length_desensitised"),
     "reference": ("cached", "adapter"),
     "adapter": ("03_lora", "04_qlora", "05_dpo"),
+    "launch": ("none", "ddp", "fsdp2", "zero2", "zero3"),
 }
 
 
@@ -210,6 +214,29 @@ def choose_profile(name: str = "auto") -> tuple[str, str]:
 def parameters_of(stage: str) -> dict[str, tuple]:
     """Every parameter that `stage` declares, besides `profile`, with its value at (smoke, cpu, gpu)."""
     return COMMON | PARAMETERS[stage]
+
+
+def given_parameters(pairs: Iterable[str]) -> dict[str, object]:
+    """Parameters from a command line's `-p name=value` words; values are read as YAML.
+
+    Raises:
+        BadValue: a word without "=".
+    """
+    given = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise BadValue(f"-p takes name=value, not {pair!r}.")
+        given[name] = _literal(value)
+    return given
+
+
+def _literal(text: str) -> object:
+    value = yaml.safe_load(text)
+    try:
+        return float(value) if isinstance(value, str) else value  # YAML 1.1 takes 5e-4 for a word
+    except ValueError:
+        return value
 
 
 def check_parameters(given: Mapping[str, object], known: Mapping[str, object] | set[str], where: str) -> None:

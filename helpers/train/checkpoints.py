@@ -1,6 +1,7 @@
 """Where a training run stopped, and where it goes on.
 
-In: a stage's settings and inputs. Out: a checkpoint folder that belongs to exactly this configuration and data.
+In: a stage's settings and inputs. Out: a checkpoint folder that belongs to exactly this configuration and data, in
+however many processes the run goes on.
 """
 
 import json
@@ -14,20 +15,28 @@ from transformers import PreTrainedModel
 
 from helpers.files import sha256_json
 from helpers.records import Stage
+from helpers.train import ranks
 
 
 def checkpoint_folder(stage: Stage) -> Path:
     """`<stage>/checkpoints/<hash of settings, inputs, base and template>`: another configuration never resumes this
     one's steps.
 
-    Older configurations' checkpoints are deleted.
+    Of batch_size and gradient_accumulation only the product counts, and the number of processes not at all; of `launch`
+    only whether the optimiser's state is sharded. Older configurations' checkpoints are deleted.
     """
-    key = sha256_json([stage.settings.values, stage.inputs, stage.notes])[:16]
+    values = dict(stage.settings.values)
+    step = values.pop("batch_size") * values.pop("gradient_accumulation")
+    values.pop("processes", None)
+    sharded = values.pop("launch", "none") in ranks.SHARDED
+    key = sha256_json([values, step, sharded, stage.inputs, stage.notes])[:16]
     folder = stage.folder / "checkpoints" / key
-    for other in folder.parent.glob("*"):
-        if other != folder:
-            shutil.rmtree(other)
-    folder.mkdir(parents=True, exist_ok=True)
+    with ranks.first_alone() as first:
+        if first:
+            for other in folder.parent.glob("*"):
+                if other != folder:
+                    shutil.rmtree(other)
+            folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
@@ -36,13 +45,12 @@ def last_checkpoint(folder: Path) -> Path | None:
 
     transformers writes `trainer_state.json` last.
     """
-    whole = []
-    for checkpoint in folder.glob("checkpoint-*"):
-        if (checkpoint / "trainer_state.json").exists():
-            whole.append(checkpoint)
-        else:
-            shutil.rmtree(checkpoint)
-    return max(whole, key=lambda c: int(c.name.split("-")[1]), default=None)
+    with ranks.first_alone() as first:
+        if first:
+            for checkpoint in folder.glob("checkpoint-*"):
+                if not (checkpoint / "trainer_state.json").exists():
+                    shutil.rmtree(checkpoint)
+    return max(folder.glob("checkpoint-*"), key=lambda c: int(c.name.split("-")[1]), default=None)
 
 
 def is_finished(checkpoint: Path) -> bool:

@@ -9,6 +9,7 @@ import math
 import time
 
 import torch
+from IPython import get_ipython
 from IPython.display import display
 from transformers import TrainerCallback
 
@@ -35,7 +36,8 @@ def curve(history: list[dict], keys: dict[str, str], title: str):
 
 
 class LiveCurve(TrainerCallback):
-    """Draws `keys` of the log anew at each logging step, in one place, and logs a line with the time left."""
+    """Draws `keys` of the log anew at each logging step, in one place of the notebook, and logs a line with the time
+    left. Of several processes the first does so."""
 
     def __init__(self, keys: dict[str, str], title: str):
         self.keys, self.title = keys, title
@@ -45,18 +47,24 @@ class LiveCurve(TrainerCallback):
         self._began, self._first = time.monotonic(), state.global_step
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        fig = curve(state.log_history, self.keys, self.title)
-        if self._display is None:
-            self._display = display(fig, display_id=True)
-        else:
-            self._display.update(fig)
-        figures.plt.close(fig)
+        if not state.is_world_process_zero:
+            return
+        if get_ipython():
+            self._draw(state.log_history)
         done = state.global_step - self._first
         if done and "loss" in logs:
             left = (time.monotonic() - self._began) / done * (state.max_steps - state.global_step)
             logger.info(
                 "step %d/%d · loss %.3f · %.0f s left", state.global_step, state.max_steps, float(logs["loss"]), left
             )
+
+    def _draw(self, history: list[dict]) -> None:
+        fig = curve(history, self.keys, self.title)
+        if self._display is None:
+            self._display = display(fig, display_id=True)
+        else:
+            self._display.update(fig)
+        figures.plt.close(fig)
 
 
 class LossGuard(TrainerCallback):

@@ -28,11 +28,13 @@ from helpers.files import whole_folder
 from helpers.quiet import hide_gptqmodel
 from helpers.settings import Settings
 from helpers.supervision import Row
+from helpers.train import ranks
 from helpers.train.allocator import keep_freed_memory
 from helpers.train.checkpoints import is_finished, last_checkpoint, restore
 from helpers.train.lm_head import direct_lm_head
 from helpers.train.monitor import LiveCurve, LossGuard
 from helpers.train.optimizers import OPTIMIZERS, choose_optimizer
+from helpers.train.order import SameOrder
 from helpers.train.preflight import check_rows, check_tokenizer
 from helpers.train.quantized import keep_differentiable
 
@@ -51,7 +53,7 @@ def load_base(
         base.path,
         dtype=dtype,
         attn_implementation=hardware.attention,
-        device_map=hardware.device,
+        device_map=ranks.device_of(hardware.device),
         quantization_config=quantization,
     )
     if quantization is not None:
@@ -68,7 +70,11 @@ def common_arguments(settings: Settings, folder: Path) -> dict[str, object]:
     """What SFT and DPO have in common, from the settings; `folder` takes the checkpoints.
 
     With `patience` the validation loss is measured at each checkpoint, and the best one is what remains.
+
+    Raises:
+        BadShare: the rows of a step cannot be shared out among the processes.
     """
+    micro_batch, accumulation = ranks.share(settings.batch_size, settings.gradient_accumulation, ranks.processes())
     watched = {
         "eval_steps": settings.save_steps,
         "load_best_model_at_end": True,
@@ -87,9 +93,9 @@ def common_arguments(settings: Settings, folder: Path) -> dict[str, object]:
         "warmup_steps": 0.05,
         "num_train_epochs": settings.epochs,
         "max_steps": settings.max_steps,
-        "per_device_train_batch_size": settings.batch_size,
+        "per_device_train_batch_size": micro_batch,
         "per_device_eval_batch_size": settings.batch_size,
-        "gradient_accumulation_steps": settings.gradient_accumulation,
+        "gradient_accumulation_steps": accumulation,
         "gradient_checkpointing": settings.hardware.device == "cuda",
         "max_length": settings.max_length,
         "bf16": settings.hardware.dtype == torch.bfloat16,
@@ -99,6 +105,7 @@ def common_arguments(settings: Settings, folder: Path) -> dict[str, object]:
         "save_steps": settings.save_steps,
         "save_total_limit": 2,
         "logging_steps": 0.05,  # of all steps
+        "ddp_find_unused_parameters": False,
         "disable_tqdm": True,
         "report_to": [],
     }
@@ -107,6 +114,10 @@ def common_arguments(settings: Settings, folder: Path) -> dict[str, object]:
 def guards(settings: Settings) -> list[TrainerCallback]:
     """What may end a run before its last step: nothing is learned, or with `patience` nothing more is."""
     return [LossGuard(), *([EarlyStoppingCallback(settings.patience)] if settings.patience else [])]
+
+
+class OrderedSFTTrainer(SameOrder, SFTTrainer):
+    """TRL's trainer, with the same rows in a step and the same validation loss in any number of processes."""
 
 
 def make_trainer(
@@ -139,7 +150,7 @@ def make_trainer(
     )
     hide_gptqmodel()
     with direct_lm_head(settings.hardware.device):
-        trainer = SFTTrainer(
+        trainer = OrderedSFTTrainer(
             model=model,
             args=arguments,
             train_dataset=as_dataset(train),
@@ -169,7 +180,7 @@ def run(trainer, device: str, curve: LiveCurve | None = None) -> int:
     else:
         with direct_lm_head(device):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if trainer.state.best_model_checkpoint:
+    if trainer.state.best_model_checkpoint and not ranks.sharded():
         restore(trainer.model, Path(trainer.state.best_model_checkpoint))
     return trainer.state.global_step - (int(checkpoint.name.split("-")[1]) if checkpoint else 0)
 
@@ -195,7 +206,12 @@ def tokens_per_second(trainer, rows: Sequence[Row], steps: int) -> dict[str, flo
 
 
 def save(trainer, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """The adapter (or, after full fine-tuning, the model) with its tokenizer, whole or not at all."""
-    with whole_folder(folder) as part:
-        trainer.model.save_pretrained(part, safe_serialization=True)
-        tokenizer.save_pretrained(part)
+    """The adapter (or, after full fine-tuning, the model) with its tokenizer, whole or not at all. Of several processes
+    the first writes."""
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if ranks.sharded() else None
+    with ranks.first_alone() as first:
+        if first:
+            with whole_folder(folder) as part:
+                model = trainer.accelerator.unwrap_model(trainer.model)
+                model.save_pretrained(part, state_dict=state, safe_serialization=True)
+                tokenizer.save_pretrained(part)

@@ -1,0 +1,221 @@
+"""Training outside the notebook, in one process and in many: the same rows, losses and checkpoints; one record; what is
+refused; no process left behind."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+import torch
+from talks import CHAT
+from transformers import Trainer
+
+from helpers import records, settings
+from helpers.conversations import conversation_from, write_conversations
+from helpers.supervision import supervise
+from helpers.train import cells, launcher, order, ranks, sft
+from helpers.train.__main__ import main
+
+ROWS = 13  # in steps of four: the last of an epoch has one
+
+
+@pytest.fixture
+def outputs(tmp_path, monkeypatch, tiny, tokenizer):
+    """A run whose 02_augment is finished: short conversations, ROWS to train on and 5 to validate."""
+    monkeypatch.setattr(settings, "OUTPUTS", tmp_path)
+    monkeypatch.setenv("COMPANION_OUTPUTS", str(tmp_path))
+    stage = records.start(settings.resolve("02_augment", {"profile": "smoke"}))
+    stage.uses(tiny, tokenizer)
+    found = [
+        conversation_from({"id": f"t{n}", "messages": CHAT[1:3] + [CHAT[3], CHAT[4]] * (n % 4)}, "t") for n in range(18)
+    ]
+    write_conversations(stage.folder / "train.jsonl", found[:ROWS])
+    write_conversations(stage.folder / "validation.jsonl", found[ROWS:])
+    stage.finish({}, ["train.jsonl", "validation.jsonl"])
+    return tmp_path
+
+
+GIVEN = {
+    "profile": "smoke",
+    "batch_size": 2,
+    "gradient_accumulation": 2,
+    "max_steps": 6,
+    "save_steps": 1,
+    "max_rows": ROWS,
+}
+WORDS = [word for name, value in list(GIVEN.items())[1:] for word in ("-p", f"{name}={value}")]
+
+
+def _history(variables: dict, key: str) -> list[float]:
+    return [entry[key] for entry in variables["trainer"].state.log_history if key in entry]
+
+
+def _adapter(variables: dict) -> dict[str, torch.Tensor]:
+    return {n: p.detach() for n, p in variables["trainer"].model.named_parameters() if p.requires_grad}
+
+
+def test_a_stage_runs_outside_its_notebook_and_reads_its_parameters(outputs, capsys):
+    assert main(["3", "--profile", "smoke", *WORDS, "-p", "max_steps=2", "-p", "learning_rate=2e-3"]) == 0
+    record = records.load(outputs / "smoke", "03_lora").record
+    assert record["settings"]["learning_rate"] == 2e-3 and record["settings"]["batch_size"] == 2
+    assert record["metrics"]["steps"] == 2 and record["metrics"]["trained_weights"] > 0
+    assert list(record["artifacts"]) == ["adapter"]
+    assert "03_lora is complete" in capsys.readouterr().out
+    for words, code, said in (
+        (["3", "-p", "learning_rat=1"], 2, "Did you mean 'learning_rate'?"),
+        (["3", "-p", "seed"], 2, "-p takes name=value"),
+        (["8"], 1, "08_evaluate has no cells tagged `train`"),
+        (["3", "--run-name", "none", "--profile", "smoke"], 1, "Stage 02_augment of run 'none' has not been run"),
+        (["3", "-p", "launch=ddp", "-p", "processes=3", *WORDS], 1, "make the product a multiple of 3"),
+    ):
+        assert main(words) == code
+        assert said in capsys.readouterr().err
+
+
+def test_two_processes_go_on_where_one_stopped_and_one_where_two_did(outputs, monkeypatch):
+    common = sft.common_arguments
+    monkeypatch.setattr(sft, "common_arguments", lambda *a: common(*a) | {"save_total_limit": None})
+    one = cells.run("03_lora", GIVEN)
+    checkpoints = next((outputs / "smoke" / "03_lora" / "checkpoints").iterdir())
+    _forget(checkpoints, 3, 4, 5, 6)
+    two = cells.run("03_lora", GIVEN | {"launch": "ddp", "processes": 2})  # as the notebook does
+    assert two["steps"] == 0, "this process itself made no step"
+    assert two["measured"]["tokens_per_second"], "and took what the others measured"
+    assert next((outputs / "smoke" / "03_lora" / "checkpoints").iterdir()) == checkpoints
+    assert (checkpoints / "checkpoint-5" / "rng_state_1.pth").exists(), "two processes went on"
+    assert two["loss_after"] == pytest.approx(two["launched"]["loss_after"], rel=1e-4)
+    _forget(checkpoints, 6)
+    back = cells.run("03_lora", GIVEN)
+    assert back["steps"] == 1
+    losses = _history(one, "loss")
+    assert len(losses) == len(set(losses)) == 6
+    for other in (two, back):
+        assert _history(other, "loss") == pytest.approx(losses, rel=1e-4)
+        assert _history(other, "grad_norm") == pytest.approx(_history(one, "grad_norm"), rel=2e-3)
+        assert _history(other, "eval_loss") == pytest.approx(_history(one, "eval_loss"), rel=1e-4)
+        assert other["loss_after"] == pytest.approx(one["loss_after"], rel=1e-4)
+        for name, weight in _adapter(other).items():
+            torch.testing.assert_close(weight, _adapter(one)[name], rtol=0, atol=2e-4)
+    assert cells.record(two)["status"] == "complete"
+    assert records.load(outputs / "smoke", "03_lora").record["settings"]["processes"] == 2
+
+
+def _forget(checkpoints, *steps):
+    for step in steps:
+        shutil.rmtree(checkpoints / f"checkpoint-{step}")
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_one_process_meets_the_rows_that_it_met_with_the_librarys_sampler(
+    packing, tiny, tokenizer, tmp_path, monkeypatch
+):
+    cfg = settings.resolve("03_lora", {"profile": "smoke", "packing": packing, "batch_size": 2, "max_length": 200})
+    rows = [supervise(tokenizer, CHAT[1:3] + [CHAT[3], CHAT[4]] * (n % 4)) for n in range(ROWS)]
+
+    def met(epochs: int) -> list[list[int]]:
+        trainer = sft.make_trainer(sft.load_base(tiny, cfg, full=True), tokenizer, rows, rows, cfg, tmp_path, None)
+        sft.validation_loss(trainer, "cpu")
+        loader, found = trainer.get_train_dataloader(), []
+        for epoch in range(epochs):
+            trainer.state.epoch = float(epoch)
+            loader.set_epoch(epoch)
+            found += [batch["input_ids"].tolist() for batch in loader]
+        return found
+
+    ours = met(2)
+    monkeypatch.setattr(order.SameOrder, "_get_train_sampler", Trainer._get_train_sampler)
+    assert ours == met(2)
+
+
+def test_the_rows_of_a_step_do_not_depend_on_how_it_is_shared_out():
+    lengths = [n * 7 % 11 + 3 for n in range(ROWS)]
+    for rows, among, accumulation in ((8, 1, 4), (8, 2, 2), (8, 4, 1), (8, 1, 1)):
+        micro = rows // among // accumulation
+        sampler = order.RowOrder(lambda e: order.grouped_order(lengths, 8, 42, e), lambda: 1, ROWS, micro * among)
+        found = list(sampler)
+        assert len(found) == len(sampler) and len(found) % (micro * among) == 0
+        steps = [sorted(i for i in found[n : n + rows] if i != ROWS) for n in range(0, len(found), rows)]
+        expected = order.grouped_order(lengths, 8, 42, 1)
+        assert steps == [sorted(expected[:8]), sorted(expected[8:])]
+    assert order.grouped_order(lengths, 8, 42, 0) != order.grouped_order(lengths, 8, 42, 1)
+
+
+def test_a_step_is_shared_out_equally_and_no_micro_batch_grows():
+    assert [ranks.share(4, 4, n) for n in (1, 2, 4, 8, 16)] == [(4, 4), (4, 2), (4, 1), (2, 1), (1, 1)]
+    assert ranks.share(4, 1, 2) == (2, 1) and ranks.share(4, 3, 2) == (3, 2) and ranks.share(4, 5, 2) == (2, 5)
+    with pytest.raises(ranks.BadShare, match="A step of 16 rows .* among 3 processes: make the product a multiple"):
+        ranks.share(4, 4, 3)
+
+
+@pytest.mark.parametrize(
+    ("given", "machines", "said"),
+    [
+        ({"processes": 2}, {}, "processes=2 takes a launch"),
+        ({"launch": "ddp"}, {}, "processes of 2 or more, not 1"),
+        ({"launch": "ddp", "processes": 3}, {"count": 2, "address": "a"}, "3 processes cannot be spread equally"),
+        ({"launch": "ddp", "processes": 2}, {"count": 2}, "need --address"),
+        ({"launch": "fsdp2", "processes": 2}, {}, "there is none: use launch='ddp'"),
+    ],
+)
+def test_what_cannot_be_launched_is_refused_before_anything_starts(given, machines, said):
+    cfg = settings.resolve("03_lora", {"profile": "smoke"} | given)
+    if cfg.hardware.device == "cuda":
+        pytest.skip("the sentences for a machine without a GPU")
+    with pytest.raises(settings.BadValue, match=said):
+        launcher.check(cfg, launcher.Machines(**machines))
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (
+            "pathlib.Path(sys.argv[1], 'error-1.txt').write_text('ValueError: too few rows'); sys.exit(1)",
+            "too few rows",
+        ),
+        ("print('Signal 9 (SIGKILL)', file=sys.stderr); sys.exit(1)", "most often for lack of memory: lower batch"),
+        ("sys.exit(3)", "no process said why"),
+    ],
+)
+def test_processes_that_fail_are_one_sentence(tmp_path, monkeypatch, code, said):
+    monkeypatch.setattr(settings, "OUTPUTS", tmp_path)
+    cfg = settings.resolve("03_lora", {"profile": "smoke", "launch": "ddp", "processes": 2})
+    words = [sys.executable, "-c", f"import pathlib, sys; {code}"]
+    monkeypatch.setattr(launcher, "command", lambda cfg, machines, answers, recorded: [*words, str(answers)])
+    with pytest.raises(
+        launcher.LaunchError, match=r"^Training in 2 processes \(ddp\) stopped: .*launch.log\)$"
+    ) as error:
+        launcher.run(cfg, launcher.Machines())
+    assert said in str(error.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_launch_leaves_no_process_and_the_next_goes_on(outputs, blow):
+    words = ["03", "--profile", "smoke", *WORDS, "-p", "max_steps=200", "-p", "launch=ddp", "-p", "processes=2"]
+    command = [sys.executable, "-m", "helpers.train", *words]
+    runner = subprocess.Popen(command, cwd=settings.ROOT, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    checkpoints = outputs / "smoke" / "03_lora" / "checkpoints"
+    _until(lambda: list(checkpoints.glob("*/checkpoint-3/trainer_state.json")), 240)
+    family = psutil.Process(runner.pid).children(recursive=True)
+    assert len(family) >= 3, "an agent and its two processes"
+    runner.send_signal(blow)
+    _, said = runner.communicate(timeout=60)
+    _until(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in family), 30)
+    if blow == signal.SIGINT:
+        assert runner.returncode == 130 and said.strip().startswith("Interrupted. Run the same command again")
+    done = max(int(path.parent.name.split("-")[1]) for path in checkpoints.glob("*/*/trainer_state.json"))
+    second = subprocess.Popen(command, cwd=settings.ROOT, stdout=subprocess.PIPE)
+    first = next(line for line in second.stdout if line.startswith(b"step "))
+    second.send_signal(signal.SIGINT)
+    second.communicate(timeout=60)
+    assert done < int(first.split()[1].split(b"/")[0]) <= done + 10  # logged every ten steps
+
+
+def _until(condition, seconds):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.2)
