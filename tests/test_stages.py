@@ -1,4 +1,4 @@
-"""In stages, and on line: where each stage begins, what is not run again, and what leaves the old adapter in place."""
+"""In stages: where each stage begins, what is not run again, what is forgotten."""
 
 import dataclasses
 

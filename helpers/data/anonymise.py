@@ -22,6 +22,8 @@ _GIVEN = {
     "katakana": ("ユイ", "ケン", "マナ", "リク", "サラ", "レン", "エマ", "ジン", "ニナ", "トム"),
     "latin": ("Yui", "Ken", "Mana", "Riku", "Sara", "Ren", "Emi", "Jin", "Nina", "Toma"),
 }
+_NAME = re.compile(rf"(?:{'|'.join((*_SURNAMES, *(name for pool in _GIVEN.values() for name in pool)))})\d*")
+_NUMBER = re.compile(r"〒?(?:090)?[-0]{4,}\d{0,3}")
 _PLACES = ("ひかり", "みどり", "若葉", "青葉", "白鳥", "銀杏", "朝日", "清流", "千草", "若松")
 _KIND = re.compile(
     r"(?:駅|大学院|大学|短大|高校|高等学校|高専|中学校|中学|小学校|幼稚園|保育園|こども園|専門学校|学園|学院|予備校|日本語学校|支援学校|"
@@ -75,6 +77,27 @@ def anonymise_conversation(
     done = anonymise([message.content for message in conversation.messages], keep, known)
     messages = [Message(role=m.role, content=text) for m, text in zip(conversation.messages, done.texts, strict=True)]
     return conversation.model_copy(update={"messages": messages}), done.counts
+
+
+def left_over(texts: Sequence[str], keep: Iterable[str] = ()) -> list[tuple[int, Finding]]:
+    """What is found in the turns although it is neither in `keep` nor a stand-in, each with its turn (from 0): nothing
+    after `anonymise`. Somebody whose real name is one of the stand-ins' cannot be told from it."""
+    kept = set(keep)
+    return [
+        (turn, finding)
+        for turn, text in enumerate(texts)
+        for finding in find(text)
+        if (words := text[finding.start : finding.end]) not in kept and not _is_stand_in(finding.entity, words)
+    ]
+
+
+def _is_stand_in(entity: str, words: str) -> bool:
+    if entity == "PERSON":
+        return all(_NAME.fullmatch(part) for part, _ in parts_of_name(words) if part.strip(" 　・"))
+    if _NUMBER.fullmatch(said := narrow(words)):
+        return True
+    stand_ins = tuple(_stand_in(entity, said, number) for number in range(1, 100))
+    return said in stand_ins or (entity == "ADDRESS" and said.endswith(stand_ins))
 
 
 class _StandIns:

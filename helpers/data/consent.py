@@ -12,6 +12,7 @@ import argparse
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
@@ -86,6 +87,27 @@ def consent_for(export: Path) -> Consent:
             f"{consent.given_by} withdrew on {consent.withdrawn_on} what they had allowed for {export.name}: delete it."
         )
     return consent
+
+
+def require_consents(conversations: Sequence[Conversation], folder: Path) -> list[str]:
+    """The consents in `folder` under which the conversations may be learned from: each is its conversation's source.
+
+    Raises:
+        NoConsent: a conversation came of no consent there, or of one that was withdrawn.
+    """
+    consents = {c.id: c for c in read_consents(folder)}
+    for conversation in conversations:
+        source = conversation.metadata.source
+        if source not in consents:
+            raise NoConsent(
+                f"Conversation {conversation.id!r} has the source {source!r}, and {folder / FILE} records no such "
+                "consent: record one, and make the conversation with `with_source`."
+            )
+        if withdrawn := consents[source].withdrawn_on:
+            raise NoConsent(
+                f"Conversation {conversation.id!r} rests on {source!r}, withdrawn on {withdrawn}: delete it."
+            )
+    return sorted({conversation.metadata.source for conversation in conversations})
 
 
 def record(export: Path, given_by: str) -> Consent:

@@ -130,7 +130,7 @@ class Stages:
         key = {
             "started_from": {"folder": before.folder.name, "adapter_sha256": before.record["adapter_sha256"]},
             "data_sha256": rows_sha256(rows),
-            "settings": {name: self._settings.values[name] for name in sorted(_TRAINS & set(self._settings.values))},
+            "settings": what_trains(self._settings),
         }
         folder = self._open(number, lesson.name, key)
         if (found := finished(folder, key)) is None:
@@ -153,6 +153,11 @@ class Stages:
         losses = {lesson.name: held_out_loss(self._policy, lesson.held_out, longest) for lesson in lessons}
         logger.info("%s: %s", name, ", ".join(f"{lesson} {loss:.3f}" for lesson, loss in losses.items()))
         return close(folder, name, key, {**more, "losses": losses})
+
+
+def what_trains(settings: Settings) -> dict[str, object]:
+    """The settings on which trained weights depend."""
+    return {name: getattr(settings, name) for name in sorted(_TRAINS)}
 
 
 def mix(rows: Sequence[Row], earlier: Sequence[Lesson], share: float, seed: int) -> tuple[list[Row], Counter]:
