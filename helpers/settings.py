@@ -85,6 +85,7 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
         "max_new_tokens": (8, 60, 120),
     },
     "04_qlora": _LORA
+    | _LAUNCH
     | {
         "quantization": ("nf4", "nf4", "nf4"),
         "learning_rate": (1e-3, 3e-4, 2e-4),

@@ -10,6 +10,10 @@ import time
 import psutil
 import pytest
 import torch
+from accelerate import DeepSpeedPlugin, FullyShardedDataParallelPlugin
+from accelerate.commands import launch
+from accelerate.utils import patch_environment
+from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 from talks import CHAT
 from transformers import Trainer
 
@@ -189,6 +193,64 @@ def test_processes_that_fail_are_one_sentence(tmp_path, monkeypatch, code, said)
     ) as error:
         launcher.run(cfg, launcher.Machines())
     assert said in str(error.value)
+
+
+def _environment(name: str) -> dict[str, str]:
+    """What `accelerate launch` tells the processes that it starts by this configuration."""
+    words = ["--config_file", str(launcher.CONFIGURATIONS / f"{name}.yaml"), "--num_processes", "4"]
+    words += ["--main_process_port", "0", "--module", "helpers.train.worker", "03_lora"]
+    args, defaults, _ = launch._validate_launch_command(launch.launch_command_parser().parse_args(words))
+    assert args.num_processes == 4 and args.mixed_precision == "no"
+    if not args.use_deepspeed:
+        return prepare_multi_gpu_env(args)
+    args.deepspeed_fields_from_accelerate_config = ",".join(defaults.deepspeed_config)
+    return prepare_deepspeed_cmd_env(args)[1]
+
+
+def test_every_configuration_is_what_accelerate_makes_of_it(monkeypatch):
+    names = [name for name in settings.CHOICES["launch"] if name != "none"]
+    assert sorted(path.stem for path in launcher.CONFIGURATIONS.iterdir()) == sorted(names)
+    for name in names:
+        with patch_environment(**_environment(name)):
+            assert ranks.sharded() == (name in ranks.SHARDED)
+            if name == "fsdp2":
+                plugin = FullyShardedDataParallelPlugin()
+                assert plugin.fsdp_version == 2 and plugin.reshard_after_forward is True
+                assert plugin.state_dict_type.name == "FULL_STATE_DICT" and plugin.cpu_ram_efficient_loading
+                assert plugin.auto_wrap_policy.__name__ == "transformer_auto_wrap_policy"
+            if name.startswith("zero"):
+                plugin = DeepSpeedPlugin()
+                assert plugin.zero_stage == int(name[-1]) and not plugin.zero3_init_flag
+                zero = plugin.deepspeed_config["zero_optimization"]
+                assert zero["stage"] == plugin.zero_stage and zero["offload_optimizer"]["device"] == "none"
+                assert zero["stage3_gather_16bit_weights_on_model_save"] == (name == "zero3")
+                for key in ("gradient_accumulation_steps", "gradient_clipping", "train_micro_batch_size_per_gpu"):
+                    assert plugin.deepspeed_config[key] == "auto", "the trainer fills it in"
+
+
+@pytest.mark.slow
+def test_fsdp2_trains_as_one_process_does_and_its_last_checkpoint_is_read_by_one(outputs, monkeypatch):
+    one = cells.run("03_lora", GIVEN)
+    command = launcher.command
+
+    def on_cpu(*args):
+        return [word if word != "helpers.train.worker" else "tests.fsdp_on_cpu" for word in command(*args)]
+
+    monkeypatch.setattr(launcher, "command", on_cpu)
+    monkeypatch.setattr(launcher, "check", lambda cfg, machines: None)
+    two = cells.run("03_lora", GIVEN | {"launch": "fsdp2", "processes": 2})
+    assert two["steps"] == 0 and two["launched"]["steps"] == 6
+    checkpoints = next((outputs / "smoke" / "03_lora" / "checkpoints").iterdir())
+    assert (checkpoints / "checkpoint-6" / "pytorch_model_fsdp.bin").exists(), "the model was sharded"
+    assert _history(two, "loss") == pytest.approx(_history(one, "loss"), rel=1e-4)
+    assert _history(two, "grad_norm") == pytest.approx(_history(one, "grad_norm"), rel=2e-3)
+    assert _history(two, "eval_loss") == pytest.approx(_history(one, "eval_loss"), rel=1e-4)
+    for name, weight in _adapter(two).items():
+        torch.testing.assert_close(weight, _adapter(one)[name], rtol=0, atol=2e-4)
+    _forget(checkpoints, 6)
+    on = cells.run("03_lora", GIVEN | {"launch": "fsdp2", "processes": 2})
+    assert on["launched"]["steps"] == 6
+    assert _history(on, "loss") == pytest.approx(_history(two, "loss"), rel=1e-4)
 
 
 @pytest.mark.slow

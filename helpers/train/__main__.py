@@ -14,6 +14,19 @@ import sys
 from helpers import processes, records, settings
 from helpers.course import CourseError, locked, stage_named
 from helpers.train import cells, launcher, ranks
+from helpers.train.monitor import TrainingStopped
+from helpers.train.optimizers import UnfitOptimizer
+from helpers.train.preflight import PreflightError
+
+REFUSALS = (
+    CourseError,
+    records.Mismatch,
+    launcher.LaunchError,
+    ranks.BadShare,
+    PreflightError,
+    TrainingStopped,
+    UnfitOptimizer,
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,15 +43,14 @@ def main(arguments: list[str] | None = None) -> int:
     launcher.add_machine_options(parser)
     args = parser.parse_args(arguments)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if ranks.launched():
+        _one_of_many(*_asked(args), args)
+        return 0
     try:
-        stage, given = _asked(args)
-        if ranks.launched():
-            _one_of_many(stage, given, args)
-        else:
-            _alone(stage, given, launcher.machines(args))
+        _alone(*_asked(args), launcher.machines(args))
     except (settings.UnknownParameter, settings.BadValue) as error:
         return _say(error, 2)
-    except (CourseError, records.MissingStage, records.Mismatch, launcher.LaunchError, ValueError, OSError) as error:
+    except (*REFUSALS, OSError) as error:
         return _say(error, 1)
     except KeyboardInterrupt:
         return _say("Interrupted. Run the same command again to go on from the last checkpoint.", 130)
