@@ -232,6 +232,28 @@ def test_gradients_pass_through_4_bit_layers_also_after_an_evaluation(stage, tin
         torch.testing.assert_close(gradients[0][name].float(), gradient.float(), rtol=1e-3, atol=1e-5)
 
 
+def test_preflight_refuses_pairs_that_are_cut_dropped_or_never_end(tokenizer):
+    from datasets import Dataset
+
+    chats = {"prompt": CHAT[:2], "chosen": CHAT[:3], "rejected": [*CHAT[:2], {"role": "assistant", "content": "はい"}]}
+    ids = {name: list(tokenizer.apply_chat_template(chat)["input_ids"]) for name, chat in chats.items()}
+    start = len(tokenizer.apply_chat_template(CHAT[:2], add_generation_prompt=True)["input_ids"])
+    pair = {"prompt_ids": ids["chosen"][:start], "chosen_ids": ids["chosen"][start:]}
+    pair |= {"rejected_ids": ids["rejected"][start:]}
+    preflight.check_pairs(tokenizer, Dataset.from_list([pair]), 1, 1024)
+    end = tokenizer.convert_tokens_to_ids("<end_of_turn>")
+    bad = {
+        "1 of 2 pairs have a context of 1024 tokens": (pair, 2, 1024),
+        "would be cut at 20": (pair, 1, 20),
+        "0 has 2 BOS tokens where 1 is due": (pair | {"prompt_ids": [2, *pair["prompt_ids"]]}, 1, 1024),
+        "rejected reply that does not end with one": (pair | {"rejected_ids": ids["rejected"][start:-2]}, 1, 1024),
+        "chosen reply that does not end with one": (pair | {"chosen_ids": [end, *pair["chosen_ids"]]}, 1, 1024),
+    }
+    for reason, (row, expected, max_length) in bad.items():
+        with pytest.raises(preflight.PreflightError, match=reason):
+            preflight.check_pairs(tokenizer, Dataset.from_list([row]), expected, max_length)
+
+
 def test_preference_pairs_are_sound(card, tmp_path):
     pairs, bad = preferences.read_preferences(PAIRS, card, tmp_path / "bad.jsonl")
     assert len(pairs) >= 60 and not bad and not (tmp_path / "bad.jsonl").read_text()

@@ -22,7 +22,7 @@ from helpers.supervision import supervise
 from helpers.train.lm_head import direct_lm_head
 from helpers.train.losses import dpo_options
 from helpers.train.preferences import PreferencePair, as_preference_dataset
-from helpers.train.preflight import check_tokenizer
+from helpers.train.preflight import check_pairs, check_tokenizer
 from helpers.train.reference import cache_reference
 from helpers.train.sft import common_arguments, guards, load_base
 
@@ -60,6 +60,8 @@ def make_trainer(
             processing_class=tokenizer,
             callbacks=guards(settings),
         )
+        for dataset, given in ((trainer.train_dataset, pairs), (trainer.eval_dataset, held_out)):
+            check_pairs(tokenizer, dataset, len(given), settings.max_length)
         if settings.reference == "cached":
             cache_reference(trainer, settings.folder / "reference")
     trainer.remove_callback(PrinterCallback)

@@ -1,10 +1,12 @@
 """What must hold before a training run is worth its electricity.
 
-In: tokenizer and rows. Out: nothing, or `PreflightError` with one sentence that says what is wrong and how to mend it.
+In: tokenizer, and rows or pairs. Out: nothing, or `PreflightError` with one sentence that says what is wrong and how to
+mend it.
 """
 
 from collections.abc import Sequence
 
+from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from helpers.families import detect_family
@@ -68,4 +70,41 @@ def check_rows(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], max_leng
                 raise PreflightError(
                     f"Row {n} teaches a turn that does not end with {family.end_of_turn!r} (token {i}): the chat "
                     "template's generation markers must enclose the end of turn."
+                )
+
+
+def check_pairs(tokenizer: PreTrainedTokenizerBase, pairs: Dataset, expected: int, max_length: int) -> None:
+    """All `expected` preference pairs are there, as TRL tokenized them (`prompt_ids`, `chosen_ids`, `rejected_ids`),
+    with the BOS tokens that are due; each reply is whole within `max_length` tokens and ends with one end of turn.
+
+    Raises:
+        PreflightError: naming the first bad pair by its index.
+    """
+    if len(pairs) != expected:
+        raise PreflightError(
+            f"{expected - len(pairs)} of {expected} pairs have a context of {max_length} tokens or more and would be "
+            "dropped: raise max_length, or shorten the system prompt."
+        )
+    family = detect_family(tokenizer)
+    end = tokenizer.convert_tokens_to_ids(family.end_of_turn)
+    probe = tokenizer.apply_chat_template([{"role": "user", "content": "x"}])["input_ids"]
+    due = 1 if tokenizer.bos_token_id in probe else 0
+    for n, pair in enumerate(pairs):
+        rounds = 1 + pair["prompt_ids"].count(end) if family.bos_every_round else 1
+        if due and pair["prompt_ids"].count(tokenizer.bos_token_id) != rounds:
+            raise PreflightError(
+                f"Pair {n} has {pair['prompt_ids'].count(tokenizer.bos_token_id)} BOS tokens where {rounds} is due."
+            )
+        for side in ("chosen", "rejected"):
+            reply = pair[f"{side}_ids"]
+            length = len(pair["prompt_ids"]) + len(reply)
+            if length > max_length:
+                raise PreflightError(
+                    f"Pair {n} is {length} tokens long with its {side} reply and would be cut at {max_length}: raise "
+                    "max_length, or shorten the context."
+                )
+            if reply.count(end) != 1 or tokenizer.decode(reply[reply.index(end) + 1 :]).strip():
+                raise PreflightError(
+                    f"Pair {n} has a {side} reply that does not end with one {family.end_of_turn!r}: the chat template "
+                    "must close her turn."
                 )
