@@ -112,6 +112,14 @@ def _forget(checkpoints, *steps):
         shutil.rmtree(checkpoints / f"checkpoint-{step}")
 
 
+def test_weights_that_were_to_be_sharded_and_are_not_stop_the_run(tiny, tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    cfg = settings.resolve("03_lora", {"profile": "smoke"})
+    rows = [supervise(tokenizer, CHAT)]
+    with pytest.raises(ranks.BadShare, match="does not shard on this device: use 'ddp'"):
+        sft.make_trainer(sft.load_base(tiny, cfg, full=True), tokenizer, rows, rows, cfg, tmp_path, None)
+
+
 @pytest.mark.parametrize("packing", [False, True])
 def test_one_process_meets_the_rows_that_it_met_with_the_librarys_sampler(
     packing, tiny, tokenizer, tmp_path, monkeypatch

@@ -17,7 +17,7 @@ SHARDED = ("fsdp2", "zero2", "zero3")  # launches in which no process holds the 
 
 
 class BadShare(ValueError):
-    """A step cannot be shared out equally."""
+    """A step or the weights cannot be shared out as asked."""
 
 
 def processes() -> int:
@@ -33,6 +33,12 @@ def launched() -> bool:
 def sharded() -> bool:
     """Whether the processes share the weights out among them (FSDP, DeepSpeed) rather than hold them all (DDP)."""
     return any(os.environ.get(f"ACCELERATE_USE_{name}", "false") == "true" for name in ("FSDP", "DEEPSPEED"))
+
+
+def check_sharding(trainer) -> None:
+    """Raises BadShare if weights that were to be sharded are not: on a CPU accelerate trains copies, saying nothing."""
+    if sharded() and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        raise BadShare("The launch asks for sharded weights, and accelerate does not shard on this device: use 'ddp'.")
 
 
 def join(device: str) -> None:

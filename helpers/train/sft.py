@@ -159,6 +159,7 @@ def make_trainer(
             peft_config=peft_config,
             callbacks=guards(settings),
         )
+    ranks.check_sharding(trainer)
     trainer.remove_callback(PrinterCallback)
     return trainer
 
