@@ -35,6 +35,7 @@ from helpers.train.lm_head import direct_lm_head
 from helpers.train.monitor import LiveCurve, LossGuard
 from helpers.train.optimizers import OPTIMIZERS, choose_optimizer
 from helpers.train.order import SameOrder
+from helpers.train.out_of_memory import OutOfMemory, explain, halve_micro_batch, put_back, trained_weights
 from helpers.train.preflight import check_rows, check_tokenizer
 from helpers.train.quantized import keep_differentiable
 
@@ -164,26 +165,51 @@ def make_trainer(
     return trainer
 
 
-def run(trainer, device: str, curve: LiveCurve | None = None) -> int:
+def run(trainer, device: str, curve: LiveCurve | None = None, retry: bool = False) -> int:
     """Train, going on from the last whole checkpoint if there is one. Works for any TRL trainer.
 
-    A run that had ended is not trained further. Where the best checkpoint is not the last, it is put back.
+    A run that had ended is not trained further. Where the best checkpoint is not the last, it is put back. With `retry`
+    a run that is out of memory goes on in micro-batches of half the rows, as many rows a step as before; one of several
+    processes cannot, since the others would not know.
 
     Returns the number of steps that were made now.
+
+    Raises:
+        OutOfMemory: with the budget, and what would fit.
     """
     if curve is not None:
         trainer.add_callback(curve)
     checkpoint = last_checkpoint(Path(trainer.args.output_dir))
-    if checkpoint:
-        restore(trainer.model, checkpoint)
-    if checkpoint and is_finished(checkpoint):
-        trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-    else:
-        with direct_lm_head(device):
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    retry = retry and ranks.processes() == 1
+    beginning = trained_weights(trainer.model) if retry else {}
+    while (failure := _attempt(trainer, device)) is not None:
+        if not (retry and halve_micro_batch(trainer)):
+            raise OutOfMemory(explain(trainer, device)) from failure
+        logger.warning(
+            "out of memory: on with micro-batches of %d rows, %d a step",
+            trainer.args.per_device_train_batch_size,
+            trainer.args.gradient_accumulation_steps,
+        )
+        put_back(trainer.model, beginning)
     if trainer.state.best_model_checkpoint and not ranks.sharded():
         restore(trainer.model, Path(trainer.state.best_model_checkpoint))
     return trainer.state.global_step - (int(checkpoint.name.split("-")[1]) if checkpoint else 0)
+
+
+def _attempt(trainer, device: str) -> torch.OutOfMemoryError | None:
+    """Train to the end. The error is returned, not raised, so that its traceback holds no memory of the run."""
+    checkpoint = last_checkpoint(Path(trainer.args.output_dir))
+    if checkpoint:
+        restore(trainer.model, checkpoint)
+        if is_finished(checkpoint):
+            trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+            return None
+    try:
+        with direct_lm_head(device):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except torch.OutOfMemoryError as error:
+        return error.with_traceback(None)
+    return None
 
 
 def validation_loss(trainer, device: str) -> float:

@@ -1,0 +1,69 @@
+"""Memory runs out: one sentence with what would fit, or smaller micro-batches that teach the same."""
+
+import dataclasses
+
+import pytest
+import torch
+from peft import LoraConfig
+from talks import CHAT
+
+from helpers import settings
+from helpers.supervision import supervise
+from helpers.train import out_of_memory, sft
+
+ROWS = 4
+
+
+@pytest.fixture
+def trainer_in(tiny, tokenizer):
+    def make(folder, holds: int, after: int = 0, **given):
+        """A trainer on a device that holds `holds` rows at once, from step `after` on."""
+        cfg = settings.resolve("03_lora", {"profile": "smoke", "max_steps": 4, "patience": 0} | given)
+        cfg.hardware = dataclasses.replace(cfg.hardware, dtype=torch.float32)
+        torch.manual_seed(0)
+        lora = LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
+        rows = [supervise(tokenizer, [CHAT[1], {"role": "assistant", "content": "おかえり" * n}]) for n in (1, 2, 5, 9)]
+        trainer = sft.make_trainer(sft.load_base(tiny, cfg), tokenizer, rows, rows, cfg, folder, lora)
+
+        def forward(model, args, kwargs):
+            if len(kwargs["input_ids"]) > holds and trainer.state.global_step >= after:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+
+        trainer.model.register_forward_pre_hook(forward, with_kwargs=True)
+        return trainer
+
+    return make
+
+
+def _trained(trainer) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in trainer.model.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("after", [0, 3])
+def test_a_retry_in_smaller_micro_batches_teaches_the_same(trainer_in, tmp_path, after):
+    whole = trainer_in(tmp_path / "whole", holds=ROWS)
+    sft.run(whole, "cpu")
+    smaller = trainer_in(tmp_path / "smaller", holds=1, after=after)
+    assert sft.run(smaller, "cpu", retry=True) == 4
+    assert (smaller.args.per_device_train_batch_size, smaller.args.gradient_accumulation_steps) == (1, 4)
+    for name, weight in _trained(smaller).items():
+        torch.testing.assert_close(weight, _trained(whole)[name], rtol=1e-5, atol=1e-6)
+
+
+def test_without_a_retry_one_sentence_says_what_would_fit(trainer_in, tmp_path, monkeypatch):
+    trainer = trainer_in(tmp_path, holds=1)
+    needed = out_of_memory.predict(out_of_memory.plan_of(trainer, "cpu")).gib
+    monkeypatch.setattr(out_of_memory, "memory_at_hand", lambda device: needed - 1e-4)
+    with pytest.raises(out_of_memory.OutOfMemory) as stopped:
+        sft.run(trainer, "cpu")
+    assert isinstance(stopped.value.__cause__, torch.OutOfMemoryError)
+    sentence = str(stopped.value)
+    assert sentence.startswith("Out of memory at step 0: method lora with batch_size=4, gradient_accumulation=1, ")
+    before, fitting = sentence.split("These would fit: ")
+    assert f"{needed:.1f} GiB is the budget" in before
+    assert "batch_size=2, gradient_accumulation=2, max_length=1024" in fitting
+
+
+def test_a_single_row_that_does_not_fit_ends_a_retry_too(trainer_in, tmp_path):
+    with pytest.raises(out_of_memory.OutOfMemory, match="batch_size=1, gradient_accumulation=4"):
+        sft.run(trainer_in(tmp_path, holds=0), "cpu", retry=True)
