@@ -19,7 +19,7 @@ class OutOfMemory(RuntimeError):
 
 
 def halve_micro_batch(trainer) -> bool:
-    """Half the rows a micro-batch, twice the micro-batches a step. False, and nothing done, if they cannot be halved."""
+    """Half the rows a micro-batch, twice the micro-batches a step. False if they cannot be halved."""
     rows = trainer.args.per_device_train_batch_size
     if rows % 2:
         return False
