@@ -98,8 +98,16 @@ def _trainer(stage, tiny, tokenizer, folder):
     return sft.make_trainer(model, tokenizer, rows, rows[:2], stage.settings, folder, lora)
 
 
-def test_an_interrupted_run_goes_on_and_ends_where_the_uninterrupted_one_does(stage, tiny, tokenizer, tmp_path):
-    whole = _trainer(stage, tiny, tokenizer, tmp_path / "whole")
+@pytest.mark.parametrize("logging_steps", [1, 3])
+def test_an_interrupted_run_goes_on_and_ends_where_the_uninterrupted_one_does(
+    stage, tiny, tokenizer, tmp_path, logging_steps
+):
+    def trainer_at(folder):
+        trainer = _trainer(stage, tiny, tokenizer, tmp_path / folder)
+        trainer.args.logging_steps = logging_steps
+        return trainer
+
+    whole = trainer_at("whole")
     sft.run(whole, "cpu")
 
     from transformers import TrainerCallback
@@ -109,13 +117,15 @@ def test_an_interrupted_run_goes_on_and_ends_where_the_uninterrupted_one_does(st
             if state.global_step == 3:
                 raise KeyboardInterrupt
 
-    first = _trainer(stage, tiny, tokenizer, tmp_path / "cut")
+    first = trainer_at("cut")
     first.add_callback(Kill())
     with pytest.raises(KeyboardInterrupt):
         sft.run(first, "cpu")
-    (tmp_path / "cut" / "checkpoint-3").mkdir()  # as kill -9 in mid-write would leave it
+    for step in (3, 4):  # as kill -9 in mid-write would leave them
+        (tmp_path / "cut" / f"checkpoint-{step}").mkdir()
+    (tmp_path / "cut" / "checkpoint-4" / "trainer_state.json").write_text('{"best_global_step": nu')
     assert checkpoints.last_checkpoint(tmp_path / "cut").name == "checkpoint-2"
-    second = _trainer(stage, tiny, tokenizer, tmp_path / "cut")
+    second = trainer_at("cut")
     sft.run(second, "cpu")
 
     def losses(trainer):

@@ -43,19 +43,26 @@ def checkpoint_folder(stage: Stage) -> Path:
 def last_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint that was written to its end; half-written ones are deleted.
 
-    transformers writes `trainer_state.json` last.
+    transformers writes `trainer_state.json` last; killed while it did, it leaves an empty or a broken one.
     """
     with ranks.first_alone() as first:
         if first:
             for checkpoint in folder.glob("checkpoint-*"):
-                if not (checkpoint / "trainer_state.json").exists():
+                if _state(checkpoint) is None:
                     shutil.rmtree(checkpoint)
     return max(folder.glob("checkpoint-*"), key=lambda c: int(c.name.split("-")[1]), default=None)
 
 
+def _state(checkpoint: Path) -> dict | None:
+    try:
+        return json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
 def is_finished(checkpoint: Path) -> bool:
     """Whether the run ended at `checkpoint`: at its last step, or because its validation loss no longer fell."""
-    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    state = _state(checkpoint)
     if state["global_step"] >= state["max_steps"]:
         return True
     stopping = state["stateful_callbacks"].get("EarlyStoppingCallback")

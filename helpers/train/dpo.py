@@ -24,7 +24,7 @@ from helpers.train.losses import dpo_options
 from helpers.train.preferences import PreferencePair, as_preference_dataset
 from helpers.train.preflight import check_pairs, check_tokenizer
 from helpers.train.reference import cache_reference
-from helpers.train.sft import common_arguments, guards, load_base
+from helpers.train.sft import callbacks, common_arguments, load_base
 
 
 def load_policy(base: BaseModel, adapter: Path, settings: Settings) -> PeftModel:
@@ -58,7 +58,7 @@ def make_trainer(
             train_dataset=as_preference_dataset(pairs, card),
             eval_dataset=as_preference_dataset(held_out, card),
             processing_class=tokenizer,
-            callbacks=guards(settings),
+            callbacks=callbacks(settings),
         )
         for dataset, given in ((trainer.train_dataset, pairs), (trainer.eval_dataset, held_out)):
             check_pairs(tokenizer, dataset, len(given), settings.max_length)

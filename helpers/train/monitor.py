@@ -67,6 +67,14 @@ class LiveCurve(TrainerCallback):
         figures.plt.close(fig)
 
 
+class LogAtCheckpoint(TrainerCallback):
+    """Ends a log entry at each checkpoint. An entry is a mean since the one before it, which a run that goes on from a
+    checkpoint would otherwise take over its own steps only."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_log = control.should_log or control.should_save
+
+
 class LossGuard(TrainerCallback):
     """Stops a run that learns nothing: its loss or gradient is zero or not a number, its loss stands still, or no
     trained weight has moved after `SETTLED` steps.

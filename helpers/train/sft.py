@@ -32,7 +32,7 @@ from helpers.train import ranks
 from helpers.train.allocator import keep_freed_memory
 from helpers.train.checkpoints import is_finished, last_checkpoint, restore
 from helpers.train.lm_head import direct_lm_head
-from helpers.train.monitor import LiveCurve, LossGuard
+from helpers.train.monitor import LiveCurve, LogAtCheckpoint, LossGuard
 from helpers.train.optimizers import OPTIMIZERS, choose_optimizer
 from helpers.train.order import SameOrder
 from helpers.train.out_of_memory import OutOfMemory, explain, halve_micro_batch, put_back, trained_weights
@@ -112,9 +112,10 @@ def common_arguments(settings: Settings, folder: Path) -> dict[str, object]:
     }
 
 
-def guards(settings: Settings) -> list[TrainerCallback]:
-    """What may end a run before its last step: nothing is learned, or with `patience` nothing more is."""
-    return [LossGuard(), *([EarlyStoppingCallback(settings.patience)] if settings.patience else [])]
+def callbacks(settings: Settings) -> list[TrainerCallback]:
+    """What logs at each checkpoint, and what may end a run before its last step: nothing is learned, or with `patience`
+    nothing more is."""
+    return [LogAtCheckpoint(), LossGuard(), *([EarlyStoppingCallback(settings.patience)] if settings.patience else [])]
 
 
 class OrderedSFTTrainer(SameOrder, SFTTrainer):
@@ -158,7 +159,7 @@ def make_trainer(
             eval_dataset=as_dataset(validation),
             processing_class=tokenizer,
             peft_config=peft_config,
-            callbacks=guards(settings),
+            callbacks=callbacks(settings),
         )
     ranks.check_sharding(trainer)
     trainer.remove_callback(PrinterCallback)
