@@ -31,8 +31,8 @@ PAIRS = settings.ROOT / "data" / "preferences" / "sakura"
 
 
 def train(method: str, base: str, folder: Path, die_at: int = 0) -> None:
-    """Run `method`, "lora" or "dpo", to its end, on from what `folder` holds, and save the adapter there. Each log entry
-    is appended to `log.jsonl`. The process kills itself at its `die_at`-th change to a file of the checkpoints."""
+    """Run `method`, "lora" or "dpo", to its end, on from what `folder` holds, and save the adapter there. Log entries
+    are appended to `log.jsonl`. The process kills itself at its `die_at`-th change to a file of the checkpoints."""
     torch.set_num_threads(1)
     cfg = settings.resolve("03_lora" if method == "lora" else "05_dpo", GIVEN)
     cfg.hardware = dataclasses.replace(cfg.hardware, dtype=torch.float32)
