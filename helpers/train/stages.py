@@ -23,11 +23,14 @@ from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerBase
 
 from helpers.base_model import BaseModel
+from helpers.conversations import Conversation, read_conversations
+from helpers.data.split import split_dialogues
 from helpers.files import sha256_json, whole_folder, write_atomically
+from helpers.persona import PersonaCard, load_persona
 from helpers.quiet import hide_gptqmodel
 from helpers.records import artifact_sha256
 from helpers.settings import BadValue, Settings, parameters_of
-from helpers.supervision import Row
+from helpers.supervision import Row, supervise_all
 from helpers.train import sft
 
 RECORD = "stage.json"
@@ -153,6 +156,40 @@ class Stages:
         losses = {lesson.name: held_out_loss(self._policy, lesson.held_out, longest) for lesson in lessons}
         logger.info("%s: %s", name, ", ".join(f"{lesson} {loss:.3f}" for lesson, loss in losses.items()))
         return close(folder, name, key, {**more, "losses": losses})
+
+
+def lesson(
+    name: str,
+    tokenizer: PreTrainedTokenizerBase,
+    told: Sequence[tuple[PersonaCard, Sequence[Conversation]]],
+    seed: int,
+    most: int | None = None,
+) -> Lesson:
+    """A lesson of dialogues, each with the card of who speaks in it. One in seven is held out; with `most`, the so many
+    shortest are trained on, and half as many of the shortest are held out."""
+    train, held_out = [], []
+    for card, conversations in told:
+        split = split_dialogues(conversations, 1 / 7, 0, seed)
+        train += supervise_all(tokenizer, split.train, card)
+        held_out += supervise_all(tokenizer, split.validation, card)
+    if most is not None:
+        train = sorted(train, key=lambda row: len(row.input_ids))[:most]
+        held_out = sorted(held_out, key=lambda row: len(row.input_ids))[: max(1, most // 2)]
+    return Lesson(name, train, held_out)
+
+
+def other_personas(folder: Path, persona: str) -> list[tuple[PersonaCard, list[Conversation]]]:
+    """The dialogues in each subfolder of `folder` that is named after another card than `persona`, with that card.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name != Path(persona).stem)
+    if not names:
+        raise FileNotFoundError(
+            f"{folder} holds no folder of another persona's dialogues: general role-play needs at least one."
+        )
+    return [(load_persona(name), read_conversations(folder / name).conversations) for name in names]
 
 
 def what_trains(settings: Settings) -> dict[str, object]:
