@@ -54,7 +54,7 @@ def test_anatomy(notebook):
     assert any("figures.save(" in c for c in code), "a figure worth looking at"
     assert "stage.finish(" in code[-1]
     assert not any("sys.path" in c or re.search(r"^[!%]?pip install", c, re.M) for c in code)
-    assert max(len(c.splitlines()) for c in code) <= 25
+    assert max(len(c.splitlines()) for c in code if not c.startswith("profile = ")) <= 25
 
 
 def test_links_resolve(notebook):
