@@ -1,4 +1,4 @@
-# course · lab · chat · test · bench · lock · clean. Each sets up what it needs.
+# course · lab · chat · test · bench · gpu-check · lock · clean. Each sets up what it needs.
 PYTHON ?= python3
 BIN := .venv/bin
 GPU := $(shell nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -n 1)
@@ -8,7 +8,7 @@ TORCH := $(shell grep '^torch==' requirements/cpu.txt)
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
 
-.PHONY: course lab chat test bench lock clean distclean
+.PHONY: course lab chat test bench gpu-check lock clean distclean
 
 course: .venv/.installed
 	@$(BIN)/python -m helpers.course run
@@ -30,6 +30,9 @@ bench: .venv/.installed
 	$(BIN)/python tests/bench_lm_head.py
 	$(BIN)/python tests/bench_corpus.py
 	$(BIN)/python tests/bench_generate.py
+
+gpu-check: .venv/.installed
+	@$(BIN)/python tests/gpu/check.py
 
 lock: .venv/.dev
 	{ grep -vE '^(#|vllm==)' requirements.txt | sed 's/^torch==.*/&+cpu/'; grep -v '^#' requirements/cpu.in; } > .venv/both.in
