@@ -63,7 +63,7 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
         "judge_minimum": (3, 3, 3),
         "corpus": (None, None, None),
         "max_raw_chats": (60, None, None),
-        "labelled": ("data/anonymisation/labelled.jsonl",) * 3,
+        "labelled": ("data/anonymisation/test.jsonl",) * 3,
         "unseen": ("data/anonymisation/unseen.jsonl",) * 3,
         "reviews": ("data/reviews/raw_chats.yaml",) * 3,
         "min_dialogues": (50, 50, 50),

@@ -9,6 +9,8 @@ from helpers.data.people import parts_of_name
 from helpers.data.recognizers import find
 from helpers.settings import ROOT
 
+MARKED = ROOT / "data" / "anonymisation"
+
 
 @pytest.mark.parametrize(
     ("text", "entity", "leak"),
@@ -70,8 +72,8 @@ def test_the_same_thing_keeps_its_stand_in_and_others_get_their_own():
 
 
 def test_a_name_that_is_known_goes_wherever_it_stands_alone():
-    first, second = anonymise(["もも、起きてる？", "桃、食べる？ ももが好きって言ってた"], known={"もも"}).texts
-    assert "もも" not in first + second and "桃、食べる" in second
+    first, second = anonymise(["もも、起きてる？", "桃が安いよ。ももが好きって言ってた"], known={"もも"}).texts
+    assert "もも" not in first + second and "桃が安い" in second
 
 
 def test_a_full_name_and_its_parts_are_one_person():
@@ -87,13 +89,18 @@ def test_check_digits():
     assert luhn_is_valid("4111111111111111") and not luhn_is_valid("4111111111111112")
 
 
-def test_precision_and_recall_on_the_marked_messages():
-    messages = read_marked(ROOT / "data" / "anonymisation" / "labelled.jsonl")
-    assert len(messages) >= 300
-    scores = score(messages, find)
+def test_precision_and_recall_on_marked_messages_that_nothing_was_learned_from():
+    scores = score(read_marked(MARKED / "test.jsonl"), find)
+    assert scores["all"].marked >= 300
     assert scores["all"].recall >= 0.97 and scores["all"].precision >= 0.95
-    for entity in ("PHONE_NUMBER", "EMAIL_ADDRESS", "MY_NUMBER", "CREDIT_CARD"):
-        assert scores[entity].marked >= 40 and scores[entity].recall >= 0.99, entity
+
+
+def test_what_has_a_form_is_found():
+    messages = [m for part in ("training", "test.jsonl", "unseen.jsonl") for m in read_marked(MARKED / part)]
+    formed = ("PHONE_NUMBER", "EMAIL_ADDRESS", "MY_NUMBER", "CREDIT_CARD")
+    scores = score([m for m in messages if any(mark.entity in formed for mark in m.marks)], find)
+    for entity in formed:
+        assert scores[entity].marked >= 70 and scores[entity].recall >= 0.99, entity
 
 
 def test_a_mark_that_is_not_whole_is_refused(tmp_path):

@@ -95,9 +95,9 @@ def people(text: str, doc: Doc) -> Iterator[Place]:
     """Places of people's names in `text`, some of them perhaps inside others."""
     witnesses = (_by_model(doc), _by_dictionary(doc), _by_title(text, doc), _by_neighbours(text), _by_form(text))
     places = {_trimmed(text, place) for witness in witnesses for place in witness}
-    found = {place for place in places if place and _is_name(text, place)}
+    found = {place for place in places if place and is_name(text, place)}
     for _ in range(2):
-        found |= {p for p in _beside(text, {text[slice(*place)] for place in found}) if _is_name(text, p)}
+        found |= {p for p in _beside(text, {text[slice(*place)] for place in found}) if is_name(text, p)}
     found |= set(repeats(text, {text[slice(*place)] for place in found}))
     yield from sorted(found, key=lambda place: (place[0], -place[1]))
 
@@ -255,7 +255,7 @@ def _trimmed(text: str, place: Place) -> Place | None:
     return (start, end) if start < end else None
 
 
-def _is_name(text: str, place: Place) -> bool:
+def is_name(text: str, place: Place) -> bool:
     """Whether what stands at `place` can name somebody there."""
     name, after = text[slice(*place)], text[place[1] :]
     if name in words("nobody") | words("public") or _RELATIVE.search(name) or re.match("さん|ちゃん|くん", name):
