@@ -2,6 +2,7 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import case
 import check
@@ -77,6 +78,19 @@ def test_a_case_that_runs_out_of_memory_says_so_with_its_budget(tmp_path, monkey
     found = case.train("lora", 1, REHEARSAL, tmp_path)
     assert found["status"] == "out of memory" and found["predicted_gib"] > 0
     assert found["why"].startswith("Out of memory at step 0: method lora with batch_size=1")
+
+
+def test_paged_state_is_counted_beside_what_the_allocator_holds(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 3 * case.GIB)
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda: 4 * case.GIB)
+    paged, resident = torch.zeros(2**20, dtype=torch.uint8), torch.zeros(2**20)
+    paged.is_paged = True
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight])
+    optimizer.state[weight] = {"step": 1, "state1": paged, "qmap1": resident}
+    trainer = SimpleNamespace(optimizer=optimizer)
+    assert case.memory(trainer, "cuda") == {"peak_gib": 3.0, "reserved_gib": 4.0, "paged_gib": 2**20 / case.GIB}
+    assert case.memory(trainer, "cpu") == {}
 
 
 def test_the_whole_check_runs_each_case_in_a_process_of_its_own():

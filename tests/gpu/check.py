@@ -13,6 +13,7 @@ import argparse
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -108,16 +109,16 @@ def problems(record: dict) -> list[str]:
 def surroundings(rehearse: bool) -> dict[str, object]:
     """When, on what, with what."""
     commit = _output("git", "-C", str(ROOT), "rev-parse", "HEAD")
-    changed = bool(_output("git", "-C", str(ROOT), "status", "--porcelain"))
+    changed = commit != "unknown" and _output("git", "-C", str(ROOT), "status", "--porcelain")
     device: dict[str, object] = {"name": "CPU"}
     if not rehearse:
         card = torch.cuda.get_device_properties(0)
-        driver = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader").splitlines()
+        driver = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
         device = {
             "name": card.name,
             "memory_gib": card.total_memory / 2**30,
             "capability": f"{card.major}.{card.minor}",
-            "driver": driver[0] if driver else "unknown",
+            "driver": driver.splitlines()[0],
             "cuda": torch.version.cuda,
         }
     return {
@@ -129,7 +130,11 @@ def surroundings(rehearse: bool) -> dict[str, object]:
 
 
 def _output(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    """What the command prints, or "unknown" if it is not there or fails."""
+    if shutil.which(command[0]) is None:
+        return "unknown"
+    ended = subprocess.run(command, capture_output=True, text=True)
+    return "unknown" if ended.returncode else ended.stdout.strip()
 
 
 def _version(package: str) -> str | None:
