@@ -12,7 +12,7 @@ from kill_run import STEPS, train
 from safetensors.torch import load_file
 from small import small_base
 
-WAIT = 120  # seconds
+WAIT = 300  # seconds; a run takes about three
 
 
 @pytest.fixture(scope="module")
