@@ -101,7 +101,8 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
         "save_steps": (2, 4, 10),
         "max_new_tokens": (8, 40, 120),
     },
-    "05_dpo": {
+    "05_dpo": _LAUNCH
+    | {
         "preferences": ("data/preferences/{persona}",) * 3,
         "max_pairs": (24, 80, None),
         "counterfactuals": ("data/counterfactuals/{persona}",) * 3,

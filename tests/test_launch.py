@@ -107,6 +107,24 @@ def test_two_processes_go_on_where_one_stopped_and_one_where_two_did(outputs, mo
     assert records.load(outputs / "smoke", "03_lora").record["settings"]["processes"] == 2
 
 
+@pytest.mark.slow
+def test_dpo_in_two_processes_learns_what_it_does_in_one(outputs):
+    assert main(["3", "--profile", "smoke", *WORDS, "-p", "max_steps=2"]) == 0
+    # TRL weighs the SFT loss by micro-batch, not by token: only the same micro-batches give the same step.
+    given = {"profile": "smoke", "batch_size": 1, "gradient_accumulation": 2, "max_steps": 3, "save_steps": 1}
+    given |= {"max_pairs": 22, "length_pairs": 0}  # 20 to train on: an even number, so that none is left out
+    one = cells.run("05_dpo", given)
+    shutil.rmtree(outputs / "smoke" / "05_dpo")
+    two = cells.run("05_dpo", given | {"launch": "ddp", "processes": 2})
+    assert two["launched"]["steps"] == two["measured"]["steps"] == 3
+    for key in ("loss", "rewards/margins"):
+        assert _history(two, key) == pytest.approx(_history(one, key), rel=1e-3, abs=1e-5)
+    for name, weight in _adapter(two).items():
+        torch.testing.assert_close(weight, _adapter(one)[name], rtol=0, atol=2e-4)
+    assert cells.record(two)["status"] == "complete"
+    assert records.load(outputs / "smoke", "05_dpo").adapter.is_dir()
+
+
 def _forget(checkpoints, *steps):
     for step in steps:
         shutil.rmtree(checkpoints / f"checkpoint-{step}")

@@ -16,6 +16,8 @@ from helpers.course import CourseError, locked, stage_named
 from helpers.train import cells, launcher, ranks
 from helpers.train.monitor import TrainingStopped
 from helpers.train.optimizers import UnfitOptimizer
+from helpers.train.out_of_memory import OutOfMemory
+from helpers.train.preferences import TooFewPairs
 from helpers.train.preflight import PreflightError
 
 REFUSALS = (
@@ -25,6 +27,8 @@ REFUSALS = (
     ranks.BadShare,
     PreflightError,
     TrainingStopped,
+    OutOfMemory,
+    TooFewPairs,
     UnfitOptimizer,
 )
 

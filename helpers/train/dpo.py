@@ -5,6 +5,7 @@ model is loaded: for the reference TRL switches the trained adapter off and a fr
 step or, with its log-probabilities cached, once.
 """
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,12 +20,15 @@ from helpers.persona import PersonaCard
 from helpers.quiet import hide_gptqmodel
 from helpers.settings import Settings
 from helpers.supervision import supervise
+from helpers.train import ranks
 from helpers.train.lm_head import direct_lm_head
 from helpers.train.losses import dpo_options
 from helpers.train.preferences import PreferencePair, as_preference_dataset
 from helpers.train.preflight import check_pairs, check_tokenizer
 from helpers.train.reference import cache_reference
 from helpers.train.sft import callbacks, common_arguments, load_base
+
+logger = logging.getLogger("helpers.train")
 
 
 def load_policy(base: BaseModel, adapter: Path, settings: Settings) -> PeftModel:
@@ -43,7 +47,8 @@ def make_trainer(
     folder: Path,
 ) -> DPOTrainer:
     """A DPOTrainer over `pairs`, evaluated on `held_out`, with the loss and the way to the reference that the settings
-    name.
+    name. Several processes leave out the last pairs that cannot be shared out equally: accelerate would teach the first
+    ones twice instead. TRL weighs the SFT loss by micro-batch and not by token, so the size of one counts a little.
 
     Raises:
         BadValue: beta is not above 0.
@@ -51,6 +56,7 @@ def make_trainer(
     """
     check_tokenizer(tokenizer)
     arguments = DPOConfig(**common_arguments(settings, folder), **dpo_options(settings))
+    pairs = _shared_equally(pairs, arguments.per_device_train_batch_size)
     with direct_lm_head(settings.hardware.device):
         trainer = DPOTrainer(
             model=policy,
@@ -66,6 +72,14 @@ def make_trainer(
             cache_reference(trainer, settings.folder / "reference")
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _shared_equally(pairs: Sequence[PreferencePair], micro_batch: int) -> Sequence[PreferencePair]:
+    together = micro_batch * ranks.processes()
+    left = len(pairs) % together if ranks.processes() > 1 else 0
+    if left:
+        logger.warning("%d of %d pairs are left out: %d are taken at a time", left, len(pairs), together)
+    return pairs[: len(pairs) - left]
 
 
 def evaluate(trainer: DPOTrainer, device: str) -> dict[str, float]:
@@ -110,7 +124,11 @@ def _log_probability(
 
 
 def save(trainer: DPOTrainer, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """The trained adapter alone (not the frozen reference copy), whole or not at all."""
-    with whole_folder(folder) as part:
-        trainer.model.save_pretrained(part, selected_adapters=["default"], safe_serialization=True)
-        tokenizer.save_pretrained(part)
+    """The trained adapter alone (not the frozen reference copy), whole or not at all. Of several processes the first
+    writes."""
+    with ranks.first_alone() as first:
+        if first:
+            with whole_folder(folder) as part:
+                model = trainer.accelerator.unwrap_model(trainer.model)
+                model.save_pretrained(part, selected_adapters=["default"], safe_serialization=True)
+                tokenizer.save_pretrained(part)

@@ -70,6 +70,8 @@ def check(cfg: Settings, machines: Machines) -> None:
 def _check_sharded(cfg: Settings) -> None:
     if cfg.hardware.device != "cuda":
         raise BadValue(f"launch={cfg.launch!r} shards the model over GPUs, and there is none: use launch='ddp'.")
+    if cfg.stage == "05_dpo":
+        raise BadValue(f"launch={cfg.launch!r} cannot hold DPO's reference beside what it shards: use launch='ddp'.")
     if cfg.stage == "04_qlora":
         raise BadValue(f"launch={cfg.launch!r} cannot shard a base that is held in 4 bits: use launch='ddp'.")
     if cfg.launch.startswith("zero") and importlib.util.find_spec("deepspeed") is None:
