@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from helpers.conversations import Conversation
@@ -87,7 +88,6 @@ def test_adapter_of_another_base_is_refused(tiny, adapter):
 
 
 def test_damaged_adapters_are_refused(tiny, adapter, tmp_path):
-    from safetensors.torch import load_file, save_file
 
     copy = tmp_path / "adapter"
     shutil.copytree(adapter, copy)
@@ -250,6 +250,19 @@ def test_modelfile_template_gives_the_trained_tokens(card, tokenizer, tmp_path, 
     )
     ours = tokenizer(run.stdout.decode())["input_ids"]
     assert ours == tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)["input_ids"]
+
+
+def test_what_a_cpu_widened_is_stored_in_the_models_own_dtype_again(tmp_path):
+    made = {"embed": torch.randn(4, 8), "qweight": torch.ones(2, 2, dtype=torch.int32), "scales": torch.ones(2).half()}
+    save_file(made, tmp_path / "made.safetensors")
+    quantize._move(tmp_path / "made.safetensors", tmp_path / "own.safetensors", torch.bfloat16)
+    own = load_file(tmp_path / "own.safetensors")
+    assert {name: t.dtype for name, t in own.items()} == {
+        "embed": torch.bfloat16,
+        "qweight": torch.int32,
+        "scales": torch.float16,
+    }
+    assert torch.equal(own["embed"], made["embed"].bfloat16())
 
 
 @pytest.mark.slow

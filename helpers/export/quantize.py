@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from helpers.export import worker
@@ -107,10 +108,21 @@ def _run(job: dict) -> dict:
     with whole_folder(target) as part, tempfile.TemporaryDirectory(dir=target.parent) as raw:
         made = work(model, Path(raw), [row.input_ids for row in rows], job["group_size"])
         for weights in made.glob("*.safetensors*"):
-            shutil.move(weights, part / weights.name)
+            _move(weights, part / weights.name, AutoConfig.from_pretrained(model).dtype)
         _write_config(model, made, part)
         write_serving_files(model, part)
     return {}
+
+
+def _move(weights: Path, target: Path, dtype: torch.dtype) -> None:
+    """Move a file of weights; what was not quantized in it and is float32, as auto-round computes on a CPU without
+    bfloat16, gets the model's own dtype back."""
+    tensors = load_file(weights) if weights.suffix == ".safetensors" else {}
+    if any(t.dtype == torch.float32 for t in tensors.values()):
+        own = {name: t.to(dtype) if t.dtype == torch.float32 else t for name, t in tensors.items()}
+        save_file(own, target, metadata={"format": "pt"})
+    else:
+        shutil.move(weights, target)
 
 
 def _write_config(model: Path, made: Path, part: Path) -> None:
