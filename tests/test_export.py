@@ -88,7 +88,6 @@ def test_adapter_of_another_base_is_refused(tiny, adapter):
 
 
 def test_damaged_adapters_are_refused(tiny, adapter, tmp_path):
-
     copy = tmp_path / "adapter"
     shutil.copytree(adapter, copy)
     weights = copy / merge.WEIGHTS
