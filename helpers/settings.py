@@ -87,8 +87,6 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
         "general_dialogues": ("data/dialogues",) * 3,
         "user_dialogues": ("data/users/{persona}",) * 3,
         "stage_rows": (4, 4, None),
-        "stage_steps": (3, 3, -1),
-        "stage_batch_size": (1, 1, 4),
         "replay": (0.34, 0.34, 0.2),
     },
     "04_qlora": _LORA

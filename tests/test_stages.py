@@ -197,3 +197,9 @@ def test_the_dialogues_with_one_user_are_sound_and_theirs(persona, user, dialogu
     others = read_conversations(settings.ROOT / "data" / "dialogues" / persona).conversations
     assert not {first_turn(c) for c in reading.conversations} & {first_turn(c) for c in others}
     assert len({first_turn(c) for c in reading.conversations}) == dialogues
+
+
+def test_too_few_dialogues_to_hold_one_out_are_one_sentence(tokenizer, card):
+    few = read_conversations(settings.ROOT / "data" / "users" / "sakura" / "shino").conversations[:2]
+    with pytest.raises(settings.BadValue, match="The stage 'user' has 2 dialogues, too few to hold one out"):
+        stages.lesson("user", tokenizer, [(card, few)], seed=0)

@@ -166,12 +166,21 @@ def lesson(
     most: int | None = None,
 ) -> Lesson:
     """A lesson of dialogues, each with the card of who speaks in it. One in seven is held out; with `most`, the so many
-    shortest are trained on, and half as many of the shortest are held out."""
+    shortest are trained on, and half as many of the shortest are held out.
+
+    Raises:
+        BadValue: too few dialogues to hold one out.
+    """
     train, held_out = [], []
     for card, conversations in told:
         split = split_dialogues(conversations, 1 / 7, 0, seed)
         train += supervise_all(tokenizer, split.train, card)
         held_out += supervise_all(tokenizer, split.validation, card)
+    if not train or not held_out:
+        raise BadValue(
+            f"The stage {name!r} has {len(train) + len(held_out)} dialogues, too few to hold one out: raise max_rows, "
+            "or add dialogues."
+        )
     if most is not None:
         train = sorted(train, key=lambda row: len(row.input_ids))[:most]
         held_out = sorted(held_out, key=lambda row: len(row.input_ids))[: max(1, most // 2)]
