@@ -6,14 +6,15 @@ import re
 import numpy as np
 import pytest
 
+from helpers import persona_rules
 from helpers.conversations import Conversation, Message, read_conversations
-from helpers.evaluate import bootstrap, metrics, persona_rules, questionnaire, report
+from helpers.evaluate import bootstrap, metrics, questionnaire, report
 from helpers.evaluate.arms import Arm, Evaluation
-from helpers.evaluate.persona_rules import Situation, check
 from helpers.evaluate.scenarios import Scenario, leaks, read_scenarios
 from helpers.evaluate.scoreboard import forest_plot, markdown_table, scoreboard
 from helpers.figures import save
 from helpers.persona import system_prompt
+from helpers.persona_rules import Situation, check
 from helpers.replies import Reply
 from helpers.settings import ROOT
 

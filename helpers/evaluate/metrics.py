@@ -22,10 +22,10 @@ import numpy as np
 
 from helpers.embeddings import embed
 from helpers.evaluate.arms import Transcript
-from helpers.evaluate.persona_rules import EMOJI, Situation, answers_probe, check, has_words, sentences
 from helpers.evaluate.scenarios import Scenario
 from helpers.japanese import japanese_share
 from helpers.persona import PersonaCard
+from helpers.persona_rules import EMOJI, Situation, answers_probe, check, has_words, sentences
 
 METRICS = {
     "persona": "persona consistency",
