@@ -136,8 +136,10 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
     },
     "08_evaluate": {
         "scenarios": ("data/scenarios/{persona}",) * 3,
-        "max_scenarios": (4, 32, None),
+        "max_scenarios": (4, 20, None),
         "samples": (1, 1, 4),
+        "user_endpoint": (None, None, None),
+        "user_model": (None, None, None),
         "max_tokens": (8, 80, 160),
         "temperature": (0.7, 0.7, 0.7),
         "bootstrap_draws": (200, 5000, 10000),

@@ -228,12 +228,6 @@ def test_a_bad_set_is_set_aside_with_its_reason(tmp_path, card):
     assert "two replies stand at the same level" in reading.quarantine[0].reason
 
 
-def test_scenarios_of_the_evaluation_are_in_no_training_turn(written, sets):
-    lines = (ROOT / "data" / "scenarios" / "sakura" / "first.jsonl").read_text(encoding="utf-8").splitlines()
-    asked = {turn for line in lines for turn in json.loads(line)["user_turns"] if len(turn) > 8}
-    assert not asked & ({m.content for c in written for m in c.messages} | {s.user for s in sets})
-
-
 def test_statistics_count_what_they_say(tokenizer, written, card):
     assert distinct([[1, 2, 1, 2]], 1) == 0.5 and distinct([[1, 2, 1, 2]], 2) == pytest.approx(2 / 3)
     rows = supervise_all(tokenizer, written[:3], card)

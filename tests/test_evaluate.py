@@ -1,19 +1,24 @@
 """The evaluation's own evaluation: rules and metrics point the right way, intervals cover, nothing is asked twice."""
 
+import dataclasses
 import json
 import re
 
 import numpy as np
 import pytest
+import yaml
 
 from helpers import persona_rules
 from helpers.conversations import Conversation, Message, read_conversations
+from helpers.data.leakage import nearest, shared_passages
 from helpers.evaluate import bootstrap, metrics, questionnaire, report
 from helpers.evaluate.arms import Arm, Evaluation
-from helpers.evaluate.scenarios import Scenario, leaks, read_scenarios
+from helpers.evaluate.scenarios import KINDS, Scenario, leaks, read_scenarios, stratified
 from helpers.evaluate.scoreboard import forest_plot, markdown_table, scoreboard
+from helpers.evaluate.simulated_user import SimulatedUser
 from helpers.figures import save
-from helpers.persona import system_prompt
+from helpers.japanese import bare
+from helpers.persona import load_persona, system_prompt
 from helpers.persona_rules import Situation, check
 from helpers.replies import Reply
 from helpers.settings import ROOT
@@ -31,20 +36,68 @@ def scenarios(card) -> list[Scenario]:
 
 def test_project_scenarios_are_all_usable_and_enough(card):
     reading = read_scenarios(SCENARIOS, card)
-    assert len(reading.scenarios) >= 30 and not reading.quarantine
+    assert len(reading.scenarios) >= 180 and not reading.quarantine
     assert {s.affection_level for s in reading.scenarios} == set(card.levels)
+    assert {s.kind for s in reading.scenarios} == set(KINDS)
+    assert sum(len(s.user_turns) >= 12 for s in reading.scenarios) >= 20
+    assert len({s.situation for s in reading.scenarios}) == len(reading.scenarios)
 
 
-def test_no_scenario_is_in_what_she_learns_from(scenarios):
-    """Also not in the counterfactual and preference data."""
-    read = read_conversations(ROOT / "data" / "dialogues" / "sakura").conversations
-    assert leaks(scenarios, read) == []
-    turns = {turn for s in scenarios for turn in s.user_turns}
-    for file in [
-        *(ROOT / "data" / "counterfactuals" / "sakura").glob("*.jsonl"),
-        *(ROOT / "data" / "preferences" / "sakura").glob("*.jsonl"),
-    ]:
-        assert not [turn for turn in turns if turn in file.read_text(encoding="utf-8")]
+def test_a_sample_holds_every_kind_and_stays_the_same(scenarios):
+    small, large = stratified(scenarios, len(KINDS)), stratified(scenarios, 40)
+    assert [s.kind for s in small] == list(KINDS) and large[: len(KINDS)] == small
+    assert small == stratified(list(reversed(scenarios)), len(KINDS))
+    assert stratified(scenarios, None) == scenarios and len(stratified(scenarios[:3], 9)) == 3
+    assert len(small[0].user_turns) == 12
+
+
+@pytest.fixture(scope="module", params=["sakura", "seiji"])
+def held_out(request) -> tuple[list[Scenario], dict[str, str]]:
+    """A persona's scenarios, and every text that any persona's model may learn from, by where it stands."""
+    scenarios = read_scenarios(ROOT / "data" / "scenarios" / request.param, load_persona(request.param)).scenarios
+    learned = {}
+    for folder in ("dialogues", "counterfactuals", "preferences", "users"):
+        for file in (ROOT / "data" / folder).rglob("*.jsonl"):
+            for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+                texts = _texts(json.loads(line))
+                learned |= {f"{file.name} {number}.{n}": text for n, text in enumerate(texts)}
+    return scenarios, learned
+
+
+def _texts(value: object) -> list[str]:
+    if isinstance(value, dict):
+        return [text for key, item in value.items() if key not in ("id", "metadata") for text in _texts(item)]
+    if isinstance(value, list):
+        return [text for item in value for text in _texts(item)]
+    return [value] if isinstance(value, str) else []
+
+
+def test_no_turn_of_a_scenario_is_in_what_is_learned_from(held_out):
+    scenarios, learned = held_out
+    said = {bare(text).casefold() for text in learned.values()}
+    assert not [(s.id, t) for s in scenarios for t in s.user_turns if bare(t) and bare(t).casefold() in said]
+
+
+def test_no_passage_of_a_scenario_is_in_what_is_learned_from(held_out):
+    scenarios, learned = held_out
+    turns = {f"{s.id} {n}": turn for s in scenarios for n, turn in enumerate(s.user_turns)}
+    assert shared_passages(turns, learned.values(), length=12) == {}
+
+
+def test_no_situation_of_a_scenario_is_ordered_for_training(held_out):
+    scenarios, _ = held_out
+    ordered = _texts(yaml.safe_load((ROOT / "data" / "generation" / "situations.yaml").read_text(encoding="utf-8")))
+    assert len(ordered) > 50 and not [s.situation for s in scenarios if s.situation in ordered]
+
+
+@pytest.mark.slow
+def test_no_scenario_tells_a_training_dialogue_in_other_words(held_out):
+    """No two training dialogues are further apart than a scenario is from its nearest one: `usual` is above 0."""
+    scenarios, _ = held_out
+    read = read_conversations(ROOT / "data" / "dialogues").conversations
+    training = {c.id: "\n".join(m.content for m in c.messages if m.role == "user") for c in read}
+    told = {s.id: "\n".join(s.user_turns) for s in scenarios}
+    assert [near for near in nearest(told, training) if near.usual < 0.01] == []
 
 
 def test_a_leak_is_seen_through_width_and_punctuation(scenarios):
@@ -66,12 +119,21 @@ def test_a_leak_is_seen_through_width_and_punctuation(scenarios):
         ("emotions", "the card has no emotion"),
         ("user_turns", "user_turns"),
         ("memory_cues", "no memories"),
+        ("kind", "needs facts"),
+        ("lengths", "the last is 2"),
         ("same", "used before"),
     ],
 )
 def test_a_bad_line_is_set_aside_with_its_reason(tmp_path, card, scenarios, line, reason):
     good = scenarios[2].model_dump()
-    broken = {"affection_level": "wife", "emotions": ["grumpy"], "user_turns": [" "], "memory_cues": ["海"], "same": 0}
+    broken = {
+        "affection_level": "wife",
+        "emotions": ["grumpy"],
+        "user_turns": [" "],
+        "memory_cues": ["海"],
+        "kind": "fact_sad",
+        "lengths": [{"turn": 3, "length": "word"}],
+    }
     if isinstance(line, str):
         changed = {line: broken[line]} if line != "same" else {}
         line = json.dumps(good | ({"id": "other"} if changed else {}) | changed).encode()
@@ -368,6 +430,63 @@ def test_other_weights_or_settings_void_the_transcripts(evaluation):
     evaluation.play(Arm("lora", "m", "persona", "a"), Fake(good=True))
     assert evaluation.complete(Arm("lora", "m", "persona", "a"))
     assert not evaluation.complete(Arm("lora", "m", "persona", "b"))
+
+
+class FakeUser:
+    """The simulated user's endpoint: answers with a line of its own; it can fail at a call, or give no line."""
+
+    def __init__(self, answer: str = "まあね、{n}回目だけど聞いてよ", fail_at: int | None = None):
+        self.answer, self.fail_at, self.calls, self.chats = answer, fail_at, 0, []
+
+    def __call__(self, chats, *, max_tokens, temperature, seed):
+        self.calls += 1
+        if self.calls == self.fail_at:
+            raise KeyboardInterrupt
+        self.chats += chats
+        return [Reply(self.answer.format(n=len(chat) // 2), True, 9) for chat in chats]
+
+
+def with_user(evaluation: Evaluation, user: FakeUser) -> Evaluation:
+    return dataclasses.replace(evaluation, user=SimulatedUser(user, "someone"))
+
+
+def test_a_simulated_user_answers_her_and_leaves_the_turns_that_are_measured(evaluation):
+    user, arm = FakeUser(), Arm("base", "m", "persona")
+    played = with_user(evaluation, user).play(arm, Fake(good=True))
+    scripts = {s.id: s for s in evaluation.scenarios}
+    for t in played:
+        if t.kind == "probe":
+            assert t.said_by == []
+            continue
+        fixed = scripts[t.unit].fixed_turns
+        for n, (turn, by) in enumerate(zip(t.user_turns, t.said_by, strict=True)):
+            assert by == ("script" if n in fixed else "simulated")
+            assert (turn == scripts[t.unit].user_turns[n]) == (n in fixed)
+    asked = user.chats[0]
+    assert [m["role"] for m in asked] == ["system", "user", "assistant", "user"]
+    assert asked[2]["content"] in {s.user_turns[0] for s in evaluation.scenarios}
+    assert "びっくりした" in asked[3]["content"] and "（言うこと：" in asked[3]["content"]
+
+
+def test_a_simulated_user_is_asked_nothing_twice_and_another_one_voids_the_talk(evaluation):
+    arm, first, second = Arm("base", "m", "persona"), FakeUser(fail_at=2), FakeUser()
+    with pytest.raises(KeyboardInterrupt):
+        with_user(evaluation, first).play(arm, Fake(good=True))
+    played = with_user(evaluation, second).play(arm, Fake(good=True))
+    simulated = sum(by == "simulated" for t in played for by in t.said_by)
+    assert len(first.chats) + len(second.chats) == simulated > 0
+    assert not evaluation.complete(arm)
+    assert not dataclasses.replace(evaluation, user=SimulatedUser(second, "another")).complete(arm)
+
+
+@pytest.mark.parametrize("answer", ["", "「」", "あ" * 900, "びっくりした…"])
+def test_a_useless_line_of_the_simulated_user_leaves_the_script(evaluation, answer):
+    her = Fake(good=True)
+    if answer == "びっくりした…":
+        her = lambda chats, **_: [Reply(answer, True, 4) for _ in chats]  # noqa: E731
+    played = with_user(evaluation, FakeUser(answer)).play(Arm("base", "m", "persona"), her)
+    scripts = {s.id: s.user_turns for s in evaluation.scenarios}
+    assert all(t.user_turns == scripts[t.unit] for t in played if t.kind == "scenario")
 
 
 def test_a_short_batch_is_refused(evaluation):

@@ -2,7 +2,8 @@
 
 In: arms, scenarios and a `batch` function that answers chats (`helpers.serve.client.ChatClient.batch`). Out: one
 `Transcript` a scenario or probe, and sample, in `<folder>/transcripts/<arm>.jsonl`, rewritten whole after each turn, so
-that an evaluation which was interrupted repeats no turn that was answered.
+that an evaluation which was interrupted repeats no turn that was answered. The user's side is the script, or a model
+that says it in its own words (`simulated_user`).
 """
 
 import json
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from helpers.evaluate.scenarios import Scenario
+from helpers.evaluate.simulated_user import SimulatedUser
 from helpers.files import sha256_json, write_atomically
 from helpers.persona import Level, PersonaCard, system_prompt
 from helpers.replies import Reply
@@ -46,7 +48,8 @@ class Arm:
 
 @dataclass
 class Transcript:
-    """One conversation of one arm. `unit` is the scenario's id, or "probe-<n>-<level>"."""
+    """One conversation of one arm. `unit` is the scenario's id, or "probe-<n>-<level>". `said_by` tells who worded each
+    user turn so far; it stays empty where nobody but the script does."""
 
     arm: str
     kind: Literal["scenario", "probe"]
@@ -56,6 +59,7 @@ class Transcript:
     user_turns: list[str]
     system: str | None
     replies: list[Reply] = field(default_factory=list)
+    said_by: list[Literal["script", "simulated"]] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
@@ -73,7 +77,8 @@ class Transcript:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The same script and sampling for every arm. `samples` is how often each scenario is played, with its own seed."""
+    """The same script and sampling for every arm. `samples` is how often each scenario is played, with its own seed;
+    `user`, if there is one, plays the user's side."""
 
     card: PersonaCard
     scenarios: Sequence[Scenario]
@@ -82,6 +87,7 @@ class Evaluation:
     max_tokens: int
     temperature: float
     seed: int
+    user: SimulatedUser | None = None
 
     def file(self, arm: Arm) -> Path:
         return self.folder / "transcripts" / f"{arm.name}.jsonl"
@@ -113,6 +119,8 @@ class Evaluation:
                 due = [t for t in transcripts if t.sample == sample and len(t.replies) == turn and not t.complete]
                 if not due:
                     continue
+                if self.user and self._word(due, turn, seed=self.seed + 1000 * (sample * turns + turn)):
+                    self._save(arm, transcripts)
                 replies = batch(
                     [t.chat() for t in due],
                     max_tokens=self.max_tokens,
@@ -125,6 +133,19 @@ class Evaluation:
                     transcript.replies.append(reply)
                 self._save(arm, transcripts)
         return transcripts
+
+    def _word(self, due: Sequence[Transcript], turn: int, seed: int) -> bool:
+        """Have the simulated user say the turn where it was not said yet; whether there was one."""
+        scenario = {s.id: s for s in self.scenarios}
+        open_ = [t for t in due if t.kind == "scenario" and len(t.said_by) == turn]
+        free = [t for t in open_ if turn not in scenario[t.unit].fixed_turns]
+        talks = [(scenario[t.unit], t.user_turns[: turn + 1], [r.text for r in t.replies]) for t in free]
+        lines = dict(zip(map(id, free), self.user.lines(talks, self.card, seed) if talks else [], strict=True))
+        for t in open_:
+            line = lines.get(id(t))
+            t.user_turns[turn] = line or t.user_turns[turn]
+            t.said_by.append("simulated" if line else "script")
+        return bool(open_)
 
     def _fresh(self, arm: Arm) -> list[Transcript]:
         persona = arm.prompt == "persona"
@@ -149,6 +170,8 @@ class Evaluation:
             "scenarios": [s.model_dump() for s in self.scenarios],
             "sampling": [self.samples, self.max_tokens, self.temperature, self.seed],
         }
+        if self.user:
+            made_of["user"] = [self.user.model, self.user.temperature, self.user.max_tokens]
         return sha256_json(made_of)[:16]
 
     def _save(self, arm: Arm, transcripts: Sequence[Transcript]) -> None:
