@@ -114,7 +114,7 @@ def test_a_leak_is_seen_through_width_and_punctuation(scenarios):
         (b"{not json", "not JSON"),
         ("{}".encode("utf-16"), "not UTF-8"),
         (b"[1]", "valid dictionary"),
-        (b'{"id": "x"}', "situation: Field required"),
+        (b'{"id": "x"}', "kind: Field required"),
         ("affection_level", "affection_level"),
         ("emotions", "the card has no emotion"),
         ("user_turns", "user_turns"),
