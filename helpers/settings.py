@@ -86,7 +86,7 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
         "max_new_tokens": (8, 60, 120),
         "general_dialogues": ("data/dialogues",) * 3,
         "user_dialogues": ("data/users/{persona}",) * 3,
-        "stage_rows": (4, 4, None),
+        "stage_rows": (4, 12, None),
         "replay": (0.34, 0.34, 0.2),
     },
     "04_qlora": _LORA
