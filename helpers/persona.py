@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from helpers.yaml_files import read_yaml
 
 LEVELS = ("stranger", "acquaintance", "friend", "close_friend", "crush", "lover")
 Level = Literal["stranger", "acquaintance", "friend", "close_friend", "crush", "lover"]
@@ -146,17 +147,7 @@ def load_persona(path: str | Path = "sakura") -> PersonaCard:
         FileNotFoundError: no such card; the message lists those there are.
         ValueError: the card breaks the schema; the message names the file and each field.
     """
-    file = card_file(path)
-    try:
-        return PersonaCard.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, ValidationError) as error:
-        raise ValueError(f"The persona card {file.name} cannot be used: {_fields(error)}") from error
-
-
-def _fields(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-    return " ".join(str(error).split())
+    return read_yaml(card_file(path), PersonaCard, "persona card")
 
 
 def system_prompt(

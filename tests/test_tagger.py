@@ -7,11 +7,11 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from helpers.data.encoder import BEGIN, END, load_encoder
 from helpers.data.marked import read_marked
 from helpers.data.recognizers import Finding, _with_names
 from helpers.data.tagger import LABELS, WEIGHTS, WINDOW, Reading, load_tagger, spans_of
 from helpers.data.tagger_training import TRAINING, digest, labelled, train
+from helpers.encoder import BEGIN, END, load_encoder
 from helpers.settings import ROOT
 
 TESTED = ("test.jsonl", "unseen.jsonl")

@@ -11,13 +11,12 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file
+from peft import PeftModel
 from torch import nn
 from transformers import BertModel
 
-from helpers.data.encoder import BEGIN, END, PAD, Words, load_encoder
-from helpers.quiet import hide_gptqmodel
+from helpers.adapted import adapted, load_trained, padded
+from helpers.encoder import BEGIN, END, PAD, Words, load_encoder
 
 NAMES = ("PERSON", "SCHOOL", "EMPLOYER", "STATION")
 LABELS = ("", *(f"{sign}{name}" for name in NAMES for sign in ("+", "-")))
@@ -55,11 +54,11 @@ class Tagger(nn.Module):
     def forward(self, texts: list[str]) -> torch.Tensor:
         """Scores (texts × letters × labels) of texts of at most `WINDOW` letters, padded to the longest."""
         cut = [self._words.cut(text) for text in texts]
-        ids = _padded([torch.tensor([BEGIN, *pieces, END]) for pieces, _ in cut], PAD)
+        ids = padded([torch.tensor([BEGIN, *pieces, END]) for pieces, _ in cut], PAD)
         layers = self.encoder(input_ids=ids, attention_mask=(ids != PAD).long(), output_hidden_states=True)
         states = self.word(torch.cat([layers.hidden_states[n] for n in _LAYERS], dim=-1))
-        places = _padded([torch.tensor(place) + 1 for _, place in cut], 0)
-        signs = _padded([torch.tensor(self._words.letters(text)) for text in texts], PAD)
+        places = padded([torch.tensor(place) + 1 for _, place in cut], 0)
+        signs = padded([torch.tensor(self._words.letters(text)) for text in texts], PAD)
         letters = self.letter(self.encoder.get_input_embeddings()(signs))
         words = states.gather(1, places[..., None].expand(-1, -1, states.shape[-1]))
         lengths = torch.tensor([len(text) for text in texts])
@@ -95,13 +94,6 @@ def spans_of(labels: list[str]) -> list[Span]:
     return spans
 
 
-def adapted(encoder: BertModel) -> PeftModel:
-    """`encoder` with the LoRA layers that the tagger's weights belong to."""
-    hide_gptqmodel()
-    targets = ["query", "key", "value", "dense"]
-    return get_peft_model(encoder, LoraConfig(r=16, lora_alpha=32, lora_dropout=0.05, target_modules=targets))
-
-
 @cache
 def load_tagger() -> Tagger:
     """The tagger in float32, once a process, some seconds.
@@ -110,21 +102,10 @@ def load_tagger() -> Tagger:
         FileNotFoundError: its weights are not there.
         ValueError: they are another tagger's.
     """
-    if not WEIGHTS.exists():
-        raise FileNotFoundError(f"{WEIGHTS} is missing: it is part of the repository; check it out again.")
     encoder, words = load_encoder()
     tagger = Tagger(adapted(encoder), words)
-    state = {name: value.float() for name, value in load_file(WEIGHTS).items()}
-    trained = {name for name, p in tagger.named_parameters() if p.requires_grad}
-    if state.keys() != trained:
-        raise ValueError(f"{WEIGHTS} belongs to another tagger: write it by `python -m helpers.data.tagger_training`.")
-    tagger.load_state_dict(state, strict=False)
-    tagger.encoder = tagger.encoder.merge_and_unload()
-    return tagger.eval()
-
-
-def _padded(rows: list[torch.Tensor], value: int) -> torch.Tensor:
-    return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=value)
+    load_trained(tagger, WEIGHTS, "python -m helpers.data.tagger_training")
+    return tagger
 
 
 def _windows(text: str) -> Iterator[tuple[int, str]]:

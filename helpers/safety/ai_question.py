@@ -1,0 +1,65 @@
+"""Whether a user asks in earnest if she is an AI or a human.
+
+In: what he says. Out: yes or no; in doubt, yes. Teasing (AIみたいに速いねw), talk about AI as such, and questions about
+others are no.
+"""
+
+import re
+
+from helpers.safety.spelling import plain, sentences
+
+_AI = (
+    r"(?:ai|エーアイ|人工知能|機械|ロボット|(?:チャット)?ボット|(?:chat)?bot|(?:コンピュータ)?プログラム|自動(?:応答|返信)|言語モデル"
+    r"|(?:chat|チャット)gpt)(?:のキャラ)?"
+)
+_HUMAN = r"(?:人間|にんげん|生身|本物の(?:人|女|男|お)[^、。!?\s]{0,3}?|(?:生きて|実在し?て?)(?:い)?る人|実在の人)"
+# 人 alone means a human being only where nothing says what sort of person: これ人？, not いい人だよね.
+_PERSON = (
+    r"(?:(?<=^)|(?<=[、!?\s])|(?<=[はが])|(?<=って)|(?<=これ)|(?<=そっち)|(?<=中身)"
+    r"|(?<=ほんとに)|(?<=本当に)|(?<=ていうか))人"
+)
+_END = (
+    rf"(?:[w笑草…。!\s]*(?:$|\?|[、,…\s]*(?:それとも|どっち|どちら|あなた|あんた|君|きみ|お前|そっち|これ)"
+    rf"|[、,]\s*[^、。\s]{{1,8}}(?:は|って)[。!?…\s]*$)|(?={_AI}|人))"
+)
+# What may stand between "AI" and the end of a question.
+_LINK = (
+    r"[、…\s]*(?:さん|の方|の人|ってやつ|ってこと|だって|って(?:ほんと|本当|まじ|マジ)|[、…]?(?:ほんと|本当|まじ|マジ)|なの|なん|です|でしょう?|だろう?|だ(?:った)?"
+    r"|と違う|じゃ(?:ない|ね[えー]|ん)|とか|で(?:いい|合って(?:い)?(?:る|ます))|たり(?:する|しない)|でいらっしゃい?(?:る|ます)|の|ん)*"
+)
+_IN_EARNEST = re.compile(rf"(?:{_AI}|{_HUMAN}|{_PERSON}){_LINK}(?:か|かな|かね|よね|よな)?{_END}")
+_QUESTION = re.compile(
+    r"\?|(?:か|かな|かね|よね|よな|なの|の|ん|でしょ|でしょう|だろ)[w笑草…。!\s]*$|(?:か|よね|よな|なの|でしょう?)、"
+)
+_BEHIND = re.compile(
+    r"(?:中の人|(?:中|裏|画面の向こう)(?:に|で)(?:[^。!?]{0,6})?(?:人|誰か|だれか|人間))(?:が|は|って)?(?:、)?(?:いる|います|いん|入って|打って|書いて|動かし)"
+    r"|(?:人|人間|誰か|だれか|スタッフ|バイト)(?:さん)?が(?:、)?(?:打って|書いて|返して|返事(?:を)?して|対応して|入力して)"
+    r"|(?:実在|存在)(?:する|して(?:い)?る|しない|して(?:い)?ない)(?:人|ん|の|です|よね|とか|$|\?)"
+)
+_YOU = re.compile(r"あなた|あんた|君|きみ|お前|おまえ|そっち|そちら|こちら|ここ|これって|中の人")
+_OTHERS = re.compile(
+    r"絵|画像|イラスト|写真|曲|歌|声|動画|文章|記事|レポート|作文|翻訳|論文|ニュース|映像|コメント|レビュー|店員|電話|受付|案内|検索|gpt|gemini|siri"
+    r"|アレクサ|将棋|囲碁|ゲーム|敵|対戦|彼氏|彼女|彼|あの人|あいつ|先生|上司|部長|同僚|同期|友達|友人|妹|弟|姉|兄|母|父|娘|息子|夫|妻|旦那|嫁"
+    r"|俳優|アイドル|vtuber|広告|メール|スパム|俺|僕|私|自分|うち|わたし|おれ|ぼく|あたし|洗濯|工場|猫|犬"
+)
+
+
+def asks_if_ai(text: str) -> bool:
+    """Whether the user asks in earnest if she is an AI or a human."""
+    return any(_asks(sentence) for sentence in sentences(plain(text)))
+
+
+def _asks(sentence: str) -> bool:
+    if not _QUESTION.search(sentence):
+        return False
+    return any(
+        _about_her(sentence[: found.start()])
+        for pattern in (_IN_EARNEST, _BEHIND)
+        for found in pattern.finditer(sentence)
+    )
+
+
+def _about_her(before: str) -> bool:
+    """Whether what stands before "AI" leaves it to her: the nearest one named is she, or nobody is."""
+    others = [found.end() for found in _OTHERS.finditer(before)]
+    return not others or any(found.end() > others[-1] for found in _YOU.finditer(before))

@@ -1,0 +1,166 @@
+"""Crisis recognition: its figures on sentences that were not learned from, and what must not be confused."""
+
+import time
+
+import pytest
+from safetensors import safe_open
+
+from helpers.japanese import bare
+from helpers.safety import rules
+from helpers.safety.classifier import WEIGHTS
+from helpers.safety.crisis import MOST_PIECES, PIECE, pieces, recognise
+from helpers.safety.labelled import KINDS, TEST, TRAINING, UNSEEN, Labelled, read_labelled
+from helpers.safety.measure import main, measure, table
+from helpers.safety.spelling import plain
+from helpers.safety.training import choose_threshold, digest, rates, train
+
+DIARY = (
+    "今日は朝から雨で、洗濯物が乾かなくて困った。駅前のパン屋が新しくなっていて、くるみのパンを買ってみた。会社では会議が二つ。"
+    "課長の話が長かったけど、隣の席の子が飴をくれて助かった。昼は食堂のカレー。帰りに本屋に寄って、前から気になっていた山の写真集を見た。"
+    "{}夜は母から電話があって、従姉妹の結婚式の話を聞いた。冷蔵庫に豆腐と葱しかないから、明日は買い物に行かないといけない。"
+    "そういえば傘を電車に忘れた気がする。駅に聞いてみよう。テレビでは野球が延長に入っていて、ドラマが三十分遅れるらしい。"
+)
+
+
+@pytest.fixture(scope="module")
+def tested():
+    return measure(read_labelled(TEST))
+
+
+def test_the_aim_is_reached_on_sentences_that_were_not_learned_from(tested):
+    assert len(tested.sentences) >= 400
+    assert tested.recall >= 0.98, [s.text for s in tested.missed]
+    assert tested.false_alarms <= 0.03, [s.text for s in tested.alarms]
+
+
+def test_the_table_has_every_kind_and_the_figures(tested, capsys, tmp_path):
+    lines = table(tested)
+    assert all(kind in lines for kind in KINDS) and f"recall {tested.recall:.3f}" in lines
+    file = tmp_path / "few.jsonl"
+    file.write_text(
+        '{"text": "死にたい", "label": "none", "note": "joke"}\n{"text": "死にたい", "label": "abuse", "note": "x"}\n'
+    )
+    assert main([str(file), "--wrong"]) == 0
+    assert "false alarm (none, joke): 死にたい" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("もう死にたい", "suicide"),
+        ("し に た い", "suicide"),
+        ("ﾀﾋにたい", "suicide"),
+        ("氏にたい。ほんとに氏にたい", "suicide"),
+        ("４にたい", "suicide"),
+        ("このまま目が覚めなければいいのにな", "suicide"),
+        ("またリスカしちゃった", "self_harm"),
+        ("夫に毎晩殴られています", "abuse"),
+        ("食べては吐くのがやめられない", "eating_disorder"),
+        ("あいつを殺してやる。包丁はもう買った", "danger_to_others"),
+    ],
+)
+def test_plain_hinted_and_disguised_words_are_recognised(text, kind):
+    crisis = recognise(text)
+    assert crisis is not None and crisis.kind == kind and not crisis.third_person and crisis.evidence
+
+
+def test_somebody_else_in_danger_is_told_from_the_writer():
+    crisis = recognise("友達が死にたいって毎日LINEしてきて、どうしたらいいかわからない")
+    assert crisis is not None and crisis.kind == "suicide" and crisis.third_person
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "死にたいなんて思ってないよ、ちょっと疲れただけ",
+        "昔は死にたいと思ってたけど、今は毎日楽しい",
+        "「死にたい」って歌詞の曲、サビがいいよね",
+        "死ぬほど眠い",
+        "お腹すいて死ぬ",
+        "推しが尊すぎて死んだ",
+        "笑い死ぬかと思ったw",
+        "ゲームで即死した",
+        "自殺点で負けた試合、悔しかった",
+        "締め切りに殺される",
+        "料理中に包丁で指切っちゃった、絆創膏ないかな",
+        "失恋してさみしい",
+        "牡蠣にあたって一晩中吐いてた",
+        "上司まじむかつく、ぶっとばしたい気分だわ",
+        "太宰の卒論で自殺について調べてる",
+        "おじいちゃんが亡くなって一年。会いたいな",
+        "",
+        "。。。",
+    ],
+)
+def test_figures_of_speech_negations_quotations_and_sadness_are_none(text):
+    assert recognise(text) is None
+
+
+def test_one_sentence_in_a_long_message_is_not_drowned():
+    assert recognise(DIARY.format("")) is None
+    crisis = recognise(DIARY.format("ホームに立っていたら、このまま飛び込んで死にたいと思った。"))
+    assert crisis is not None and crisis.kind == "suicide" and len(DIARY) > 300
+    assert recognise("\n".join([DIARY.format("")] * 5 + ["もう死にたい。"] + [DIARY.format("")] * 5)) is not None
+
+
+def test_a_text_is_cut_into_pieces_of_whole_sentences_that_overlap():
+    text = plain(DIARY.format(""))
+    found = pieces(text)
+    assert found[-1] == text and all(len(piece) <= PIECE for piece in found[:-1])
+    assert all(piece.endswith("。") for piece in found[:-1])
+    assert len("".join(found[:-1])) > len(text), "they overlap"
+    assert pieces("短い。とても短い。") == ["短い。とても短い。"]
+    assert "".join(pieces("あ" * 1000)) == "あ" * 1000
+    assert len(pieces("一つの文。" * 20000)) == MOST_PIECES
+
+
+def test_a_recognition_takes_little_time_and_a_huge_message_not_much_more(tested):
+    assert tested.seconds < 0.25
+    start = time.perf_counter()
+    recognise("今日はいい天気だった。" * 30000)
+    assert time.perf_counter() - start < 30
+
+
+def test_no_rule_gives_a_false_alarm_on_what_was_learned_from():
+    assert [s.text for s in read_labelled(TRAINING) if not s.crisis and rules.find(plain(s.text))] == []
+    assert sum(s.crisis and rules.find(plain(s.text)) is not None for s in read_labelled(TRAINING)) > 30
+
+
+def test_what_is_learned_from_tests_nothing_and_the_weights_belong_to_it():
+    training = read_labelled(TRAINING)
+    learned = {bare(s.text) for s in training}
+    tested = [bare(s.text) for file in (TEST, UNSEEN) for s in read_labelled(file)]
+    assert not learned & set(tested) and len(tested) == len(set(tested))
+    with safe_open(WEIGHTS, "pt") as file:
+        assert file.metadata()["training"] == digest(training), "run python -m helpers.safety.training"
+
+
+def test_the_threshold_is_where_the_worse_of_both_is_least():
+    sentences = [Labelled(str(i), "x", label, "") for i, label in enumerate(["suicide"] * 4 + ["none"] * 4)]
+    odds = [0.9, 0.8, 0.7, 0.4, 0.35, 0.2, 0.1, 0.1]
+    threshold = choose_threshold(sentences, odds)
+    assert 0.35 < threshold <= 0.4 and rates(sentences, odds, threshold) == (0, 0)
+    assert rates(sentences, odds, 0.75) == (0.5, 0) and rates(sentences, odds, 0.15) == (0, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('{"text": "x", "label": "sad", "note": ""}', "there is no label 'sad'"),
+        ('{"text": " ", "label": "none", "note": ""}', "its text is empty"),
+        ('["x"]', "no object with the texts"),
+    ],
+)
+def test_an_unsound_line_is_one_sentence(tmp_path, line, words):
+    (tmp_path / "x.jsonl").write_text(line + "\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"x\.jsonl, line 1: .*{words}"):
+        read_labelled(tmp_path / "x.jsonl")
+
+
+@pytest.mark.slow
+def test_training_learns_what_it_is_taught():
+    sentences = read_labelled(TRAINING)[::24]
+    classifier = train(sentences, epochs=12, among_others=0.0)
+    readings = classifier.read([plain(s.text) for s in sentences])
+    right = sum((r.crisis >= 0.5) == s.crisis for r, s in zip(readings, sentences, strict=True))
+    assert right > 0.95 * len(sentences)
