@@ -1,8 +1,8 @@
 """Teach the classifier: `python -m helpers.safety.training` writes `crisis.safetensors` anew.
 
 In: the labelled sentences of `data/safety/crisis/training`. Out: LoRA weights and a head in float16, with the hash of
-what they learned from and the threshold. It is chosen by cross-validation on the same sentences: each is read by a
-classifier that did not learn from it. Now and then a sentence stands among harmless others, so that one is not drowned
+what they learned from and the threshold. It is chosen on a quarter of the same sentences, read by a classifier that
+learned from the others alone. Now and then a sentence stands among harmless others, so that one is not drowned
 in a long message.
 """
 
@@ -20,8 +20,8 @@ from helpers.safety.classifier import WEIGHTS, WINDOW, Classifier
 from helpers.safety.labelled import LABELS, TRAINING, Labelled, read_labelled
 from helpers.safety.spelling import plain
 
-EPOCHS, BATCH, LEARNING_RATE, SEED = 6, 16, 5e-4, 0
-FOLDS = 3
+EPOCHS, BATCH, LEARNING_RATE, SEED = 4, 16, 5e-4, 0
+HELD_OUT = 0.25
 AMONG_OTHERS = 0.3  # share of the sentences that stand among others, in an epoch
 RECALL, FALSE_ALARMS = 0.98, 0.03  # the aim
 _THIRD_PERSON_WEIGHT = 0.3
@@ -60,19 +60,15 @@ def train(
     return classifier.eval()
 
 
-def held_out(sentences: Sequence[Labelled], folds: int = FOLDS) -> list[float]:
-    """For each sentence the probability of a crisis by a classifier that learned from the other folds alone; 1 where a
-    rule finds one."""
-    order = list(range(len(sentences)))
+def held_out(sentences: Sequence[Labelled], share: float = HELD_OUT) -> tuple[list[Labelled], list[float]]:
+    """A seeded `share` of the sentences, and for each the probability of a crisis by a classifier that learned from the
+    others alone; 1 where a rule finds one."""
+    order = list(sentences)
     random.Random(SEED).shuffle(order)
-    odds = [0.0] * len(sentences)
-    for fold in range(folds):
-        out = order[fold::folds]
-        _log.info("fold %d of %d", fold + 1, folds)
-        classifier = train([sentences[i] for i in order if i not in set(out)])
-        for i, reading in zip(out, classifier.read([plain(sentences[i].text) for i in out]), strict=True):
-            odds[i] = 1.0 if rules.find(plain(sentences[i].text)) else reading.crisis
-    return odds
+    cut = round(len(order) * share)
+    out, classifier = order[:cut], train(order[cut:])
+    readings = classifier.read([plain(s.text) for s in out])
+    return out, [1.0 if rules.find(plain(s.text)) else r.crisis for s, r in zip(out, readings, strict=True)]
 
 
 def choose_threshold(sentences: Sequence[Labelled], odds: Sequence[float]) -> float:
@@ -111,9 +107,9 @@ def _among(text: str, harmless: Sequence[str], draw: random.Random) -> str:
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     SENTENCES = read_labelled(TRAINING)
-    ODDS = held_out(SENTENCES)
-    THRESHOLD = choose_threshold(SENTENCES, ODDS)
-    MISSED, ALARMS = rates(SENTENCES, ODDS, THRESHOLD)
+    OUT, ODDS = held_out(SENTENCES)
+    THRESHOLD = choose_threshold(OUT, ODDS)
+    MISSED, ALARMS = rates(OUT, ODDS, THRESHOLD)
     _log.info("threshold %.3f: held out, recall %.4f, false alarms %.4f", THRESHOLD, 1 - MISSED, ALARMS)
     save_trained(
         train(SENTENCES), WEIGHTS, {"training": digest(SENTENCES), "seed": str(SEED), "threshold": f"{THRESHOLD:.3f}"}
