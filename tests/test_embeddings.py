@@ -6,7 +6,17 @@ import numpy as np
 from helpers.embeddings import embed
 from helpers.encoder import load_encoder
 
-TEXTS = ["犬が好き？", "…うん", "ｱｲｳ", "１２３", "", "a b　c\n\nd", "JR 難波駅 で", "犬が好き。" * 300, *"今日は、いい天気ですね。散歩に行こう！"]
+TEXTS = [
+    "犬が好き？",
+    "…うん",
+    "ｱｲｳ",
+    "１２３",
+    "",
+    "a b　c\n\nd",
+    "JR 難波駅 で",
+    "犬が好き。" * 300,
+    "今日は、いい天気ですね。散歩に行こう！",
+]
 
 
 def test_vectors_are_the_packages_own_in_their_order():

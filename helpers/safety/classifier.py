@@ -52,10 +52,17 @@ class Classifier(nn.Module):
 
     def forward(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores (texts × labels) and third-person scores (texts) of texts of at most `WINDOW` letters."""
+        return self.judge(*self.states(texts))
+
+    def states(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The encoder's states (texts × pieces × numbers), and where there is a piece (texts × pieces)."""
         ids = padded([torch.tensor([BEGIN, *self._words.cut(text)[0], END]) for text in texts], PAD)
         layers = self.encoder(input_ids=ids, attention_mask=(ids != PAD).long(), output_hidden_states=True)
-        words = self.word(torch.cat([layers.hidden_states[n] for n in _LAYERS], dim=-1))
-        none = (ids == PAD)[..., None]
+        return torch.cat([layers.hidden_states[n] for n in _LAYERS], dim=-1), ids != PAD
+
+    def judge(self, states: torch.Tensor, there: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What `forward` gives, from `states`."""
+        words, none = self.word(states), ~there[..., None]
         attention = self.weight(words).masked_fill(none, -torch.inf).softmax(1)
         pooled = torch.cat([(attention * words).sum(1), words.masked_fill(none, -torch.inf).amax(1)], dim=-1)
         return self.label(pooled), self.third_person(pooled)[:, 0]

@@ -1,9 +1,10 @@
 """Teach the classifier: `python -m helpers.safety.training` writes `crisis.safetensors` anew.
 
-In: the labelled sentences of `data/safety/crisis/training`. Out: LoRA weights and a head in float16, with the hash of
-what they learned from and the threshold. It is chosen on a quarter of the same sentences, read by a classifier that
-learned from the others alone. Now and then a sentence stands among harmless others, so that one is not drowned
-in a long message.
+In: the labelled sentences of `data/safety/crisis/training`, and ordinary turns: what users say in the hand-written
+dialogues. Out: LoRA weights and a head in float16, with the hash of the sentences and the threshold. The sentences
+teach everything; then the head alone learns them beside ordinary turns, without which it takes a third of those for a
+crisis. The threshold is chosen on other ordinary turns. Now and then a sentence stands among harmless others, so that
+one is not drowned in a long message.
 """
 
 import hashlib
@@ -13,17 +14,19 @@ from collections.abc import Sequence
 
 import torch
 
-from helpers.adapted import adapted, save_trained, teach
+from helpers.adapted import adapted, padded, save_trained, teach
+from helpers.conversations import read_conversations
 from helpers.encoder import load_encoder
-from helpers.safety import rules
 from helpers.safety.classifier import WEIGHTS, WINDOW, Classifier
-from helpers.safety.labelled import LABELS, TRAINING, Labelled, read_labelled
+from helpers.safety.labelled import LABELS, NONE, TRAINING, Labelled, read_labelled
 from helpers.safety.spelling import plain
+from helpers.settings import ROOT
 
+DIALOGUES = ROOT / "data" / "dialogues"
 EPOCHS, BATCH, LEARNING_RATE, SEED = 4, 16, 5e-4, 0
-HELD_OUT = 0.25
+SETTLING, TURNS, MEASURED = 4, 1000, 400
 AMONG_OTHERS = 0.3  # share of the sentences that stand among others, in an epoch
-RECALL, FALSE_ALARMS = 0.98, 0.03  # the aim
+ALARMS = 0.025  # share of ordinary turns that may give an alarm
 _THIRD_PERSON_WEIGHT = 0.3
 _log = logging.getLogger(__name__)
 
@@ -60,33 +63,48 @@ def train(
     return classifier.eval()
 
 
-def held_out(sentences: Sequence[Labelled], share: float = HELD_OUT) -> tuple[list[Labelled], list[float]]:
-    """A seeded `share` of the sentences, and for each the probability of a crisis by a classifier that learned from the
-    others alone; 1 where a rule finds one."""
-    order = list(sentences)
-    random.Random(SEED).shuffle(order)
-    cut = round(len(order) * share)
-    out, classifier = order[:cut], train(order[cut:])
-    readings = classifier.read([plain(s.text) for s in out])
-    return out, [1.0 if rules.find(plain(s.text)) else r.crisis for s, r in zip(out, readings, strict=True)]
+def ordinary_turns() -> tuple[list[str], list[str]]:
+    """`TURNS` turns of users to learn from, and `MEASURED` from other dialogues to choose the threshold by."""
+    talks = [c for folder in sorted(DIALOGUES.iterdir()) for c in read_conversations(folder).conversations]
+    random.Random(SEED).shuffle(talks)
+    said = [m.content for c in talks for m in c.messages if m.role == "user"]
+    return said[:TURNS], said[-MEASURED:]
 
 
-def choose_threshold(sentences: Sequence[Labelled], odds: Sequence[float]) -> float:
-    """The threshold at which the worse of the two, missed crises and false alarms, is least, each measured by what is
-    aimed at."""
+def settle(classifier: Classifier, sentences: Sequence[Labelled], turns: Sequence[str], epochs: int = SETTLING) -> None:
+    """Teach the head of `classifier` alone `sentences`, and `turns` in which there is no crisis."""
+    torch.manual_seed(SEED)
+    draw = random.Random(SEED)
+    rows = sorted(
+        [(s.text, LABELS.index(s.label)) for s in sentences] + [(turn, LABELS.index(NONE)) for turn in turns],
+        key=lambda row: len(row[0]),
+    )
+    read = []
+    with torch.no_grad():
+        for start in range(0, len(rows), BATCH):
+            part = rows[start : start + BATCH]
+            states, there = classifier.states([plain(text)[:WINDOW] for text, _ in part])
+            read += [(s[t].half(), label) for s, t, (_, label) in zip(states, there, part, strict=True)]
 
-    def worse(threshold: float) -> float:
-        missed, alarms = rates(sentences, odds, threshold)
-        return max(missed / (1 - RECALL), alarms / FALSE_ALARMS)
+    def batches() -> list[list[tuple[torch.Tensor, int]]]:
+        order = sorted(read, key=lambda row: len(row[0]) + draw.uniform(0, 20))
+        cut = [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
+        draw.shuffle(cut)
+        return cut
 
-    return min((n / 200 for n in range(1, 200)), key=worse)
+    def loss_of(batch: list[tuple[torch.Tensor, int]]) -> torch.Tensor:
+        states = padded([state.float() for state, _ in batch], 0)
+        there = padded([torch.ones(len(state), dtype=torch.bool) for state, _ in batch], False)
+        wanted = torch.tensor([label for _, label in batch])
+        return torch.nn.functional.cross_entropy(classifier.judge(states, there)[0], wanted, label_smoothing=0.02)
+
+    teach(classifier, batches, -(-len(read) // BATCH), loss_of, epochs, LEARNING_RATE)
+    classifier.eval()
 
 
-def rates(sentences: Sequence[Labelled], odds: Sequence[float], threshold: float) -> tuple[float, float]:
-    """The share of crises that are missed, and of the others that give a false alarm."""
-    crises = [o for s, o in zip(sentences, odds, strict=True) if s.crisis]
-    others = [o for s, o in zip(sentences, odds, strict=True) if not s.crisis]
-    return sum(o < threshold for o in crises) / len(crises), sum(o >= threshold for o in others) / len(others)
+def choose_threshold(odds: Sequence[float], share: float = ALARMS) -> float:
+    """The lowest threshold, in steps of 0.005, which at most `share` of `odds` reach: those of ordinary turns."""
+    return next(n / 200 for n in range(1, 201) if sum(o >= n / 200 for o in odds) <= share * len(odds))
 
 
 def digest(sentences: Sequence[Labelled]) -> str:
@@ -106,11 +124,11 @@ def _among(text: str, harmless: Sequence[str], draw: random.Random) -> str:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    SENTENCES = read_labelled(TRAINING)
-    OUT, ODDS = held_out(SENTENCES)
-    THRESHOLD = choose_threshold(OUT, ODDS)
-    MISSED, ALARMS = rates(OUT, ODDS, THRESHOLD)
-    _log.info("threshold %.3f: held out, recall %.4f, false alarms %.4f", THRESHOLD, 1 - MISSED, ALARMS)
+    SENTENCES, (TAUGHT, OTHERS) = read_labelled(TRAINING), ordinary_turns()
+    CLASSIFIER = train(SENTENCES)
+    settle(CLASSIFIER, SENTENCES, TAUGHT)
+    THRESHOLD = choose_threshold([reading.crisis for reading in CLASSIFIER.read([plain(turn) for turn in OTHERS])])
+    _log.info("threshold %.3f", THRESHOLD)
     save_trained(
-        train(SENTENCES), WEIGHTS, {"training": digest(SENTENCES), "seed": str(SEED), "threshold": f"{THRESHOLD:.3f}"}
+        CLASSIFIER, WEIGHTS, {"training": digest(SENTENCES), "seed": str(SEED), "threshold": f"{THRESHOLD:.3f}"}
     )
