@@ -21,11 +21,17 @@ from tqdm import tqdm
 from helpers.supervision import Row
 
 LOG_LINES = 15
-_LAYER = re.compile(r"Quantizing (?:layer |model\S*layers\.)(\d+)")
+# What gptqmodel, auto-round and llama.cpp say of how far they are.
+_LAYER = re.compile(r"Quantizing (?:layer |model\S*layers\.)(\d+)|\[ *(\d+)/ *\d+\] +\S+ +- \[")
 
 
 class WorkerError(RuntimeError):
     """The process failed: what it was to do, its exit code, and the end of its log."""
+
+
+class Refused(ValueError):
+    """The job cannot be done as asked; the message is the sentence for the user. Raised by a job's work, it crosses to
+    the process that asked for it."""
 
 
 def run(
@@ -41,6 +47,7 @@ def run(
         environment: variables to set besides the present ones.
 
     Raises:
+        Refused: the work raised it.
         WorkerError: the process did not end well.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +59,8 @@ def run(
             cwd=folder,  # some libraries leave files of their own where they run
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
+            # llama.cpp would start a debugger before it ends over an error.
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "GGML_NO_BACKTRACE": "1", **(environment or {})},
         )
         try:
             _wait(process, log, label)
@@ -63,7 +71,10 @@ def run(
             raise WorkerError(
                 f"{label}: the process ended with code {process.returncode}. End of {log.name}:\n{_tail(log)}"
             )
-        return json.loads(result.read_text(encoding="utf-8"))
+        found = json.loads(result.read_text(encoding="utf-8"))
+        if "refused" in found:
+            raise Refused(found["refused"])
+        return found["done"]
 
 
 def _wait(process: subprocess.Popen, log: Path, label: str) -> None:
@@ -71,7 +82,8 @@ def _wait(process: subprocess.Popen, log: Path, label: str) -> None:
         while process.poll() is None:
             time.sleep(0.5)
             layers = _LAYER.findall(_end_of(log, 20_000))
-            bar.set_description_str(f"{label}, layer {layers[-1]}:" if layers else f"{label}:", refresh=False)
+            at = max(layers[-1]) if layers else ""
+            bar.set_description_str(f"{label}, layer {at}:" if layers else f"{label}:", refresh=False)
             bar.update()
 
 
@@ -90,8 +102,11 @@ def answer(work: Callable[[dict], dict]) -> None:
     """The other side of `run()`: read the job that the command line names, do it, write the answer."""
     question, result, parent = sys.argv[1:4]
     threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
-    done = work(json.loads(Path(question).read_text(encoding="utf-8")))
-    Path(result).write_text(json.dumps(done), encoding="utf-8")
+    try:
+        found = {"done": work(json.loads(Path(question).read_text(encoding="utf-8")))}
+    except Refused as error:
+        found = {"refused": str(error)}
+    Path(result).write_text(json.dumps(found), encoding="utf-8")
 
 
 def _end_with(parent: int) -> None:

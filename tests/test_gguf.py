@@ -1,0 +1,115 @@
+"""GGUF files: llama.cpp reads, stops and says what the merged model does, and what it would do otherwise is refused."""
+
+import json
+import re
+
+import pytest
+import torch
+from small import small_base
+from tokenizers import Tokenizer, decoders, models, normalizers, trainers
+from transformers import Gemma3ForCausalLM, Gemma3TextConfig, PreTrainedTokenizerFast
+
+from helpers.export import gguf, worker
+from helpers.export.serving_files import write_serving_files
+from helpers.families import FAMILIES, stop_token_ids
+from helpers.persona import system_prompt
+
+SPOKEN = [
+    ["ただいま", "おかえり😊"],
+    ["元気？", "うん、元気だよ。", "よかった", "ありがとね"],
+    ["おやすみ", "また明日ね🌙"],
+]
+
+
+@pytest.fixture(scope="module")
+def model(card, tmp_path_factory):
+    """Gemma 3 with random weights and a SentencePiece vocabulary of some 900 pieces, as a stage of export leaves it."""
+    backend, family = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True)), FAMILIES["gemma3"]
+    backend.normalizer, backend.decoder = (
+        normalizers.Replace(" ", "▁"),
+        decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]),
+    )
+    special = [family.pad, "<eos>", "<bos>", "<unk>", *family.tokens]
+    trainer = trainers.BpeTrainer(
+        vocab_size=900, special_tokens=[*special, *(f"<0x{b:02X}>" for b in range(256))], show_progress=False
+    )
+    prompts = "\n".join(system_prompt(card, level) for level in card.levels)
+    backend.train_from_iterator(re.split("[、。\n]", prompts), trainer)
+    whole = json.loads(backend.to_str())
+    whole["added_tokens"] = [token for token in whole["added_tokens"] if token["content"] in special]
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(whole)), bos_token="<bos>", eos_token="<eos>", unk_token="<unk>"
+    )
+    source, folder = tmp_path_factory.mktemp("base"), tmp_path_factory.mktemp("export") / "merged"
+    tokenizer.save_pretrained(source)
+    torch.manual_seed(0)
+    config = Gemma3TextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=256,
+        intermediate_size=512,
+        num_hidden_layers=6,
+        num_attention_heads=4,
+        num_key_value_heads=1,
+        head_dim=64,
+        query_pre_attn_scalar=64,
+        layer_types=["sliding_attention"] * 5 + ["full_attention"],  # llama.cpp knows no other pattern
+        sliding_window=512,
+        max_position_embeddings=2048,
+        bos_token_id=2,
+        eos_token_id=1,
+        pad_token_id=0,
+        initializer_range=0.05,
+    )
+    Gemma3ForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    write_serving_files(source, folder)
+    return folder
+
+
+def test_every_type_is_made_once_and_is_opened_again(model, tmp_path):
+    types = ["f16", "q8_0", "q4_K_M"]
+    made = gguf.convert(model, tmp_path / "gguf", types, tmp_path / "gguf.log")
+    assert list(made.files) == types and all(file.exists() for file in made.files.values())
+    assert made.bytes["f16"] > made.bytes["q8_0"] > made.bytes["q4_K_M"] > 0
+    assert not [f for f in tmp_path.rglob("*") if "part" in f.name or "tokenizer" in f.name]
+    again = gguf.convert(model, tmp_path / "gguf", types, tmp_path / "again.log")
+    assert again.files == made.files and not (tmp_path / "again.log").exists()
+
+
+def test_what_is_no_type_is_said(model, tmp_path):
+    with pytest.raises(ValueError, match=r"^There is no GGUF type 'q5' here: use f16, q8_0, q4_K_M\.$"):
+        gguf.convert(model, tmp_path / "gguf", ["f16", "q5"], tmp_path / "gguf.log")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_vocabulary_that_llama_cpp_does_not_know_is_refused(tmp_path):
+    base = small_base(tmp_path / "base")
+    with pytest.raises(worker.Refused, match=r"^llama.cpp's converter cannot take base: .*not recognized"):
+        gguf.convert(base.path, tmp_path / "gguf", ["f16"], tmp_path / "gguf.log")
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["base", "gguf.log"]
+
+
+@pytest.mark.parametrize("fault", ["template", "vocabulary", "end"])
+def test_a_file_that_reads_or_stops_otherwise_is_refused(model, tmp_path, fault, monkeypatch):
+    from helpers.export import llama_cpp
+    from helpers.families import load_tokenizer
+
+    tokenizer = load_tokenizer(model)
+
+    class Loaded:
+        chat_template = tokenizer.chat_template + (" " if fault == "template" else "")
+
+        def __init__(self, file):
+            pass
+
+        def ids(self, text):
+            ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+            return ids[:-1] if fault == "vocabulary" else ids
+
+        def ends(self, token):
+            return fault != "end" or token == tokenizer.eos_token_id
+
+    monkeypatch.setattr(llama_cpp, "LlamaCpp", Loaded)
+    reason = {"template": "chat template in f16.gguf", "vocabulary": "reads the vocabulary", "end": "'<end_of_turn>'"}
+    assert len(stop_token_ids(tokenizer)) == 2
+    with pytest.raises(worker.Refused, match=reason[fault]):
+        gguf._check(tmp_path / "f16.gguf", tokenizer)
