@@ -69,7 +69,7 @@ def test_sft_goes_its_stored_way(name, base, tokenizer, cfg, tmp_path):
     trainer = sft.make_trainer(
         model, tokenizer, rows, rows[:2], chosen, tmp_path / "run", None if full else _lora(**variant)
     )
-    trajectories.check(name, *trajectories.of(trainer))
+    trajectories.check(name, trajectories.of(trainer))
 
 
 @pytest.mark.parametrize("name", losses.LOSSES)
@@ -80,32 +80,38 @@ def test_dpo_goes_its_stored_way(name, base, tokenizer, card, cfg, tmp_path):
     get_peft_model(sft.load_base(base, chosen), _lora()).save_pretrained(tmp_path / "adapter")
     policy = dpo.load_policy(base, tmp_path / "adapter", chosen)
     trainer = dpo.make_trainer(policy, tokenizer, pairs[:6], pairs[6:8], card, chosen, tmp_path / "run")
-    trajectories.check(f"dpo-{name}", *trajectories.of(trainer))
+    trajectories.check(f"dpo-{name}", trajectories.of(trainer))
 
 
 def test_a_run_that_leaves_its_way_is_told_and_another_environment_is_never_passed_over(tmp_path, monkeypatch):
+    def run(losses, norms, dtype="float32"):
+        return {"losses": losses, "grad_norms": norms, "dtype": dtype}
+
     monkeypatch.setattr(trajectories, "FOLDER", tmp_path)
+    monkeypatch.delenv("STORE_TRAJECTORIES", raising=False)
+    with pytest.raises(AssertionError, match="No trajectory way is stored: run this test with STORE_TRAJECTORIES=1"):
+        trajectories.check("way", run([2.0, 1.0], [3.0, 3.0]))
     with monkeypatch.context() as patch:
-        patch.delenv("STORE_TRAJECTORIES", raising=False)
-        with pytest.raises(
-            AssertionError, match="No trajectory way is stored: run this test with STORE_TRAJECTORIES=1"
-        ):
-            trajectories.check("way", [2.0, 1.0], [3.0, 3.0])
         patch.setenv("STORE_TRAJECTORIES", "1")
-        trajectories.check("way", [2.0, 1.0], [3.0, 3.0])
-        patch.delenv("STORE_TRAJECTORIES")
-        trajectories.check("way", [2.0, 1.0], [3.0, 3.0])
-        with pytest.raises(AssertionError, match="way: the gradient norm of step 2 is 3.01, and 3 is stored"):
-            trajectories.check("way", [2.0, 1.0], [3.0, 3.01])
-        with pytest.raises(AssertionError, match="1 steps, and 2 are stored"):
-            trajectories.check("way", [2.0], [3.0])
-        stored = json.loads((tmp_path / "way.json").read_text())
-        stored["environment"]["torch"] = "1.0"
-        (tmp_path / "way.json").write_text(json.dumps(stored))
-        with pytest.warns(trajectories.OtherEnvironment, match=r"2% only: here is torch .* \(stored with 1.0\)"):
-            trajectories.check("way", [2.0, 1.0], [3.0, 3.01])
-        with (
-            pytest.warns(trajectories.OtherEnvironment),
-            pytest.raises(AssertionError, match="loss of step 1 is 2.2, and 2 is stored"),
-        ):
-            trajectories.check("way", [2.2, 1.0], [3.0, 3.0])
+        trajectories.check("way", run([2.0, 1.0], [3.0, 3.0]))
+    trajectories.check("way", run([2.0, 1.0], [3.0, 3.0]))
+    with pytest.raises(AssertionError, match="way: the gradient norm of step 2 is 3.01, and 3 is stored"):
+        trajectories.check("way", run([2.0, 1.0], [3.0, 3.01]))
+    with pytest.raises(AssertionError, match="1 steps, and 2 are stored"):
+        trajectories.check("way", run([2.0], [3.0]))
+    with pytest.raises(AssertionError, match="trained in bfloat16, and float32 is stored"):
+        trajectories.check("way", run([2.0, 1.0], [3.0, 3.0], "bfloat16"))
+
+    monkeypatch.setattr(trajectories, "environment", lambda here=trajectories.environment(): here | {"torch": "1.0"})
+    with pytest.warns(trajectories.OtherEnvironment, match="2% only: here is torch 1.0"):
+        trajectories.check("way", run([2.0, 1.0], [3.0, 3.01]))
+    with (
+        pytest.warns(trajectories.OtherEnvironment),
+        pytest.raises(AssertionError, match="loss of step 1 is 2.2, and 2 is stored"),
+    ):
+        trajectories.check("way", run([2.2, 1.0], [3.0, 3.0]))
+    with monkeypatch.context() as patch:
+        patch.setenv("STORE_TRAJECTORIES", "1")
+        trajectories.check("way", run([2.2, 1.0], [3.0, 3.0]))
+    trajectories.check("way", run([2.2, 1.0], [3.0, 3.0]))
+    assert len(json.loads((tmp_path / "way.json").read_text())) == 2, "the other environment's is kept"
