@@ -270,14 +270,13 @@ class Account:
         self._set_user("notices", int(on))
 
     @property
-    def guard(self) -> dict | None:
-        """What the guard keeps of the user."""
-        state = self._user("guard")
-        return json.loads(state) if state else None
+    def guard(self) -> str | None:
+        """What the guard keeps of the user, as its own JSON."""
+        return self._user("guard")
 
     @guard.setter
-    def guard(self, state: dict) -> None:
-        self._set_user("guard", json.dumps(state, ensure_ascii=False))
+    def guard(self, state: str) -> None:
+        self._set_user("guard", state)
 
     def unlog(self) -> int:
         """Take back the user's consent for every exchange, with every companion; the number of exchanges."""
@@ -305,17 +304,17 @@ class Account:
     def summary(self, value: tuple[str, int]) -> None:
         self._write("UPDATE talks SET summary = ?, summarised = ? WHERE user = ? AND persona = ?", *value)
 
-    def turns(self, after: int = 0) -> list[Turn]:
-        """The exchanges with a number greater than `after`, in order."""
+    def turns(self, after: int = 0, most: int = -1) -> list[Turn]:
+        """The exchanges with a number greater than `after`, in order; if `most` is not negative, the last of them."""
         sql = (
             "SELECT number, at, words, reply, level, emotion, memories, logged FROM turns "
-            "WHERE user = ? AND persona = ? AND number > ? ORDER BY number"
+            "WHERE user = ? AND persona = ? AND number > ? ORDER BY number DESC LIMIT ?"
         )
         return [
             Turn(
                 datetime.fromisoformat(at), words, reply, level, emotion, tuple(json.loads(told)), bool(logged), number
             )
-            for number, at, words, reply, level, emotion, told, logged in self._read(sql, after)
+            for number, at, words, reply, level, emotion, told, logged in reversed(self._read(sql, after, most))
         ]
 
     def add_turn(self, turn: Turn) -> Turn:
