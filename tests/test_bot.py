@@ -3,19 +3,23 @@
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers.safety.crisis import Crisis
 from helpers.safety.guard import Guard
 
 from helpers.bot import companion
+from helpers.bot.__main__ import main
 from helpers.bot.commands import Commands, is_command
 from helpers.bot.companion import MAX_WORDS, BadWords, Bot, clean
 from helpers.bot.history import SummaryError, summarise
@@ -640,74 +644,53 @@ def test_the_widget_talks_remembers_and_keeps_users_apart(make, server, store, c
 # The terminal: a real process.
 
 
-def terminal(*arguments, said="", **how):
-    command = [sys.executable, "-m", "helpers.bot", "--timeout", "2", *map(str, arguments)]
-    stdin = said if isinstance(said, bytes) else said.encode()
-    done = subprocess.run(command, cwd=ROOT, input=stdin, capture_output=True, timeout=120, **how)
-    return done.returncode, done.stdout.decode(), done.stderr.decode()
-
-
 @pytest.fixture
 def env(server, tmp_path):
     return write_dotenv(tmp_path / "bot.env", server.settings)
 
 
-def test_a_talk_in_the_terminal(env, tmp_path):
-    said = (
-        "\n".join(
-            [
-                "はじめまして、美緒といいます。",
-                "",
-                "[say]うん。雨だね。",
-                "[break]",
-                "あ" * 3000,
-                "a" * 1_000_000,
-                "/memories",
-                "もう死にたい",
-                "/help",
-            ]
-        ).encode()
-        + b"\n\xe3\x81 \xff\n/quit\n"
-    )
-    place = ("--env", env, "--db", tmp_path / "companion.db", "--user", "美緒")
-    code, out, error = terminal(*place, said=said)
-    assert (code, error) == (0, "")
+def test_a_talk_in_the_terminal_ended_by_kill_9_in_the_middle_of_a_reply(env, tmp_path):
+    said = [
+        "はじめまして、美緒といいます。",
+        "",
+        "[say]うん。雨だね。",
+        "[break]",
+        "あ" * 3000,
+        "a" * 1_000_000,
+        "/memories",
+        "もう死にたい",
+        "/why",
+        "[slow][say]うん。ゆっくり話すね。まだまだ続くよ。",
+    ]
+    place = ["--env", env, "--db", tmp_path / "companion.db", "--user", "美緒", "--timeout", 2]
+    command = [sys.executable, "-m", "helpers.bot", *map(str, place)]
+    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    typed = "\n".join(said[:-1]).encode() + b"\n\xe3\x81 \xff\n" + said[-1].encode() + b"\n"
+    threading.Thread(target=lambda: (process.stdin.write(typed), process.stdin.flush()), daemon=True).start()
+    shown = b""
+    while not shown.endswith("さくら> sakura:[slow][say]うん。".encode()):
+        more = os.read(process.stdout.fileno(), 4096)
+        assert more, process.stderr.read().decode()
+        shown += more
+    process.kill()
+    process.wait()
+    out = shown.decode()
     assert out.startswith("さくらはAIです。人間ではありません。")
-    for shown in (
+    for expected in (
         "さくら> sakura:はじめまして、美緒といいます。\n（覚えました：名前は美緒）\n",
         "さくら> うん。雨だね。\n",
         "broke off in the middle of a reply",
         "3,000文字は一度に送れません",
         "1,000,000文字は一度に送れません",
         "1. 名前は美緒",
-        "/remember 言葉",
+        "0.6点",
         "文字が壊れていて読めません",
     ):
-        assert shown in out, shown
+        assert expected in out, expected
     assert re.search(r"あなた> [^>]*\d{4}-\d{3}-\d{3}.*さくら> sakura:もう死にたい", out, re.DOTALL)
-    assert out.endswith("またね。\n")
-    code, out, _ = terminal(*place, said="/memories\n/why\n")
-    assert code == 0 and "1. 名前は美緒" in out and "0.8点" in out
     with Store(tmp_path / "companion.db") as store:
-        assert [turn.words for turn in store.account("美緒", "sakura", NOW).turns()] == [
-            "はじめまして、美緒といいます。",
-            "[say]うん。雨だね。",
-            "もう死にたい",
-        ]
-
-
-def test_kill_9_in_the_middle_of_a_reply_loses_that_turn_alone(env, tmp_path):
-    command = [sys.executable, "-m", "helpers.bot", "--env", env, "--db", tmp_path / "companion.db", "--user", "me"]
-    process = subprocess.Popen(list(map(str, command)), cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    process.stdin.write("おはよう\n[slow]うん。ゆっくり話すね。まだまだ続くよ。\n".encode())
-    process.stdin.flush()
-    shown = b""
-    while "うん。".encode() not in shown:
-        shown += os.read(process.stdout.fileno(), 4096)
-    process.kill()
-    process.wait()
-    with Store(tmp_path / "companion.db") as store:
-        assert [turn.words for turn in store.account("me", "sakura", NOW).turns()] == ["おはよう"]
+        kept = [turn.words for turn in store.account("美緒", "sakura", NOW).turns()]
+    assert kept == ["はじめまして、美緒といいます。", "[say]うん。雨だね。", "もう死にたい"]
 
 
 def broken_database(path):
@@ -719,72 +702,63 @@ def newer_database(path):
         store._db.execute("PRAGMA user_version=2")
 
 
+DOTENV = "DEFAULT_LLM_PROVIDER=local\nLOCAL_MODEL_URL={url}\nLOCAL_MODEL_NAME=a\nLOCAL_MODEL_API_KEY=b\n"
+
+
+def wrong_dotenv(text):
+    def write(path):
+        path.with_name("wrong.env").write_bytes(text)
+
+    return write
+
+
 @pytest.mark.parametrize(
     ("arguments", "prepare", "sentence"),
     [
         (["--env", "nothing.env"], None, "There is no nothing.env"),
+        (["--env", "wrong.env"], wrong_dotenv(b""), "DEFAULT_LLM_PROVIDER=(nothing)"),
+        (["--env", "wrong.env"], wrong_dotenv(b"LOCAL_MODEL_NAME=\x82\xb3\x82\xad"), "is not UTF-8 (at byte 18)"),
+        (["--env", "wrong.env"], wrong_dotenv(DOTENV.format(url="http://x:y/v1").encode()), "no http:// address"),
+        (
+            ["--env", "wrong.env"],
+            wrong_dotenv(DOTENV.format(url="http://127.0.0.1:9/v1").encode()),
+            "No server answers",
+        ),
         (["--persona", "hanako"], None, "no persona card hanako.yaml"),
         (["--user", "../x"], None, "cannot be a user's name"),
         (["--jurisdiction", "atlantis"], None, "no jurisdiction 'atlantis'"),
+        (["--trained", "no_such_run"], None, "no_such_run"),
         ([], broken_database, "is damaged"),
         ([], newer_database, "has schema version 2"),
         ([], Path.mkdir, "cannot be opened: Is a directory"),
-        (["--trained", "no_such_run"], None, "no_such_run"),
     ],
 )
-def test_a_talk_that_cannot_begin_is_one_sentence(env, tmp_path, capsys, arguments, prepare, sentence):
-    from helpers.bot.__main__ import main
-
+def test_a_talk_that_cannot_begin_is_one_sentence(env, tmp_path, capsys, monkeypatch, arguments, prepare, sentence):
+    monkeypatch.chdir(tmp_path)
     if prepare:
         prepare(tmp_path / "companion.db")
-    where = [] if "--env" in arguments or "--trained" in arguments else ["--env", str(env)]
-
-    class Stream:
-        def reconfigure(self, **_):
-            pass
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "stdin", Stream())
-        patch.setattr(sys.stdout, "reconfigure", lambda **_: None, raising=False)
-        assert main([*where, "--db", str(tmp_path / "companion.db"), *arguments]) == 1
+    # pytest's own streams cannot be given another encoding
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(reconfigure=lambda **_: None))
+    monkeypatch.setattr(sys.stdout, "reconfigure", lambda **_: None, raising=False)
+    where = [] if {"--env", "--trained"} & {*arguments} else ["--env", str(env)]
+    assert main([*where, "--db", "companion.db", *arguments]) == 1
     error = capsys.readouterr().err
     assert sentence in error
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    ("text", "sentence"),
-    [
-        ("", r"DEFAULT_LLM_PROVIDER=(nothing)"),
-        (b"DEFAULT_LLM_PROVIDER=local\nLOCAL_MODEL_NAME=\x82\xb3\x82\xad\x82\xe7\n", "is not UTF-8 (at byte 45)"),
-        (
-            "DEFAULT_LLM_PROVIDER=local\nLOCAL_MODEL_URL=http://x:y/v1\nLOCAL_MODEL_NAME=a\nLOCAL_MODEL_API_KEY=b",
-            "no http:// address",
-        ),
-        (
-            "DEFAULT_LLM_PROVIDER=local\nLOCAL_MODEL_URL=http://127.0.0.1:9/v1\nLOCAL_MODEL_NAME=a\nLOCAL_MODEL_API_KEY=b",
-            "No server answers",
-        ),
-    ],
-)
-def test_a_wrong_dotenv_in_a_real_process(tmp_path, text, sentence):
-    path = tmp_path / "bot.env"
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    code, out, error = terminal("--env", path, "--db", tmp_path / "companion.db")
-    assert (code, out) == (1, "")
-    assert sentence in error and error.count("\n") == 1
-
-
+@pytest.mark.slow
 def test_a_full_disk_in_a_real_process(env, tmp_path):
-    import resource
-
     def small_files():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (120_000, 120_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (250_000, 250_000))
 
     said = "\n".join(f"[say]{number}" + "長い話。" * 60 for number in range(60))
-    place = ("--env", env, "--db", tmp_path / "companion.db", "--user", "me")
-    code, out, error = terminal(*place, said=said, preexec_fn=small_files)
-    assert (code, error) == (0, "") and out.endswith("またね。\n")
+    command = [sys.executable, "-m", "helpers.bot", "--env", env, "--db", tmp_path / "companion.db", "--user", "me"]
+    done = subprocess.run(
+        list(map(str, command)), cwd=ROOT, input=said.encode(), capture_output=True, preexec_fn=small_files
+    )
+    out = done.stdout.decode()
+    assert (done.returncode, done.stderr) == (0, b"") and out.endswith("またね。\n")
     lost = len(re.findall(r"いまのやりとりは記録されていません。（The database [^\n]* cannot be used[^\n]*）\n", out))
     assert lost > 3
     with Store(tmp_path / "companion.db") as store:
