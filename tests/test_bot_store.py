@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -92,6 +93,15 @@ def test_a_failure_in_a_transaction_leaves_no_trace(store):
         account.pinned = "lover"
         raise KeyboardInterrupt
     assert everything(account) == before
+
+
+def test_threads_take_turns(store):
+    accounts = [store.account(user, "sakura", NOW) for user in ("健太", "美緒")]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in pool.map(lambda i: fill(accounts[i % 2]), range(40)):
+            pass
+    for account in accounts:
+        assert whole(account) == 20
 
 
 # Two users.

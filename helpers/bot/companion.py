@@ -51,7 +51,9 @@ class Bot:
 
     Args:
         jurisdiction: whose law the guard keeps, a name in `data/safety/jurisdictions.yaml`.
-        emotion: her mood, a key of the card's emotions; None leaves it out of her prompt.
+        emotion: her mood, a key of the card's emotions; None leaves it out of her prompt. It is not guessed from the
+            user's words: the mood of the nearest training dialogues was the right one in 21 % of them, the most
+            frequent mood in 18 %.
         noticing: how memories are made of what the user says without being asked: by "rules", by the "model" (where
             the server knows structured output; else by rules, and the user is told), or not ("off").
         most_memories: how many memories she is told at a time.

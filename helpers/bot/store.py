@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import sqlite3
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -101,7 +102,8 @@ class Event:
 
 
 class Store:
-    """An open database, of one thread. Several processes may have the same one open.
+    """An open database. Several processes may have the same one open; threads of one take turns, since JupyterLab
+    calls a widget in another thread than the cells.
 
     `timeout` is how many seconds a write waits for another process.
 
@@ -110,14 +112,14 @@ class Store:
     """
 
     def __init__(self, path: Path, timeout: float = 5):
-        self.path = Path(path)
+        self.path, self._lock = Path(path), threading.RLock()
         with self._one_sentence():
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
             except OSError as error:
                 raise StoreError(f"The database {self.path} cannot be opened: {error.strerror}.") from error
-            self._db = sqlite3.connect(self.path, timeout=timeout, isolation_level=None)
+            self._db = sqlite3.connect(self.path, timeout=timeout, isolation_level=None, check_same_thread=False)
             try:
                 self._open()
             except BaseException:
@@ -218,7 +220,8 @@ class Store:
     @contextmanager
     def _one_sentence(self) -> Iterator[None]:
         try:
-            yield
+            with self._lock:
+                yield
         except sqlite3.IntegrityError as error:
             raise StoreError(_DELETED) from error
         except sqlite3.OperationalError as error:

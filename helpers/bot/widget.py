@@ -24,7 +24,7 @@ _LOOKS = {
     "guard": f"align-self:stretch;max-width:none;background:{WARN}26;border-left:4px solid {WARN}",
     "notice": "align-self:center;background:none;font-size:12px;color:#666",
 }
-_WIDE = widgets.Layout(width="100%")
+_WIDE = widgets.Layout(width="auto")
 
 
 class ChatWidget(widgets.VBox):
@@ -47,10 +47,10 @@ class ChatWidget(widgets.VBox):
         self.users = widgets.Dropdown(options=users, description="ユーザー", layout=widgets.Layout(width="14em"))
         self._name = widgets.Text(placeholder="新しい名前", layout=widgets.Layout(width="9em"))
         self._add = widgets.Button(description="追加", layout=widgets.Layout(width="5em"))
-        self.level = widgets.Dropdown(description="関係", layout=widgets.Layout(width="16em"))
+        self.level = widgets.Dropdown(description="関係", layout=widgets.Layout(width="22em"))
         self._points = widgets.HTML()
-        self.talk = widgets.HTML(layout=_WIDE)
-        self.message = widgets.Text(placeholder="メッセージ（/help で使い方）", layout=_WIDE)
+        self.talk = widgets.HTML(layout=widgets.Layout(width="100%"))
+        self.message = widgets.Text(placeholder="メッセージ（/help で使い方）", layout=widgets.Layout(flex="1"))
         self.send = widgets.Button(description="送る", button_style="primary", layout=widgets.Layout(width="6em"))
         self.memories = widgets.Select(rows=10, layout=_WIDE)
         self.memory = widgets.Text(layout=_WIDE)
@@ -66,7 +66,7 @@ class ChatWidget(widgets.VBox):
                 self.memory,
                 widgets.HBox([self.correct, self.forget]),
             ],
-            layout=widgets.Layout(width="30%"),
+            layout=widgets.Layout(width="28%", margin="0 0 0 12px"),
         )
         super().__init__([top, widgets.HBox([left, right])])
         self._connect()
