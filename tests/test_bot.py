@@ -641,6 +641,15 @@ def test_the_widget_talks_remembers_and_keeps_users_apart(make, server, store, c
     assert chat.users.value == "ゆい"
 
 
+def test_the_widget_may_be_called_in_another_thread_as_jupyterlab_does(server, store, clock):
+    chat = ChatWidget(lambda user: Bot(server.settings, load_persona(), store, user, clock=clock), ["健太"])
+    chat.message.value = "おはよう"
+    thread = threading.Thread(target=chat.send.click)
+    thread.start()
+    thread.join()
+    assert "sakura:おはよう" in chat.talk.value
+
+
 # The terminal: a real process.
 
 
