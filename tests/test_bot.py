@@ -629,8 +629,12 @@ def test_the_widget_talks_remembers_and_keeps_users_apart(make, server, store, c
     assert "メッセージが空です" in chat.talk.value
     chat.users.value = "健太"
     assert "ココだよ" in chat.talk.value and chat.level.value == "lover"
+    say("もう死にたい")
+    help_lines = re.search(r"\d{4}-\d{3}-\d{3}", chat.talk.value).group()
+    say("/memories")
+    assert help_lines in chat.talk.value
     chat.forget.click()
-    assert chat.memories.options == ()
+    assert chat.memories.options == () and help_lines in chat.talk.value
     say("/delete はい")
     assert "ココだよ" not in chat.talk.value and "すべて消しました" in chat.talk.value
     chat._name.value = "../x"

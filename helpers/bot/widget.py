@@ -115,13 +115,26 @@ class ChatWidget(widgets.VBox):
         self._draw()
         self._refresh()
 
+    def _open_again(self) -> None:
+        """After something was deleted. What the guard has said stays on the screen: help lines may be among it."""
+        said = [one for one in self._shown[1:] if one[0] == "guard"]
+        self._open()
+        self._shown += said
+        self._draw()
+
+    def _kept(self) -> list[int]:
+        return [turn.number for turn in self.bot.account.turns(most=_SHOWN)]
+
     def _say(self) -> None:
         words, self.message.value = self.message.value, ""
         if is_command(words):
+            before = self._kept()
             answer = self._command(words)
-            self._open()  # a command can delete what is shown
+            if self._kept() != before:
+                self._open_again()
             self._show("user", words)
             self._show("notice", answer)
+            self._refresh()
             return
         self._show("user", words)
         self.send.disabled = True
@@ -179,7 +192,7 @@ class ChatWidget(widgets.VBox):
                 self.bot.forget(number)
             except (BadMemory, StoreError) as error:
                 self._show("notice", str(error))
-            self._open()
+            self._open_again()
 
     def _refresh(self) -> None:
         """Show what is remembered now, and how close the two are."""
