@@ -15,8 +15,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from helpers.safety.crisis import Crisis
-from helpers.safety.guard import Guard
 
 from helpers.bot import companion
 from helpers.bot.__main__ import main
@@ -31,6 +29,8 @@ from helpers.data.anonymise import anonymise_conversation
 from helpers.data.consent import read_consents, require_consents
 from helpers.data.real_chats import take_in_chats
 from helpers.persona import load_persona
+from helpers.safety.crisis import Crisis
+from helpers.safety.guard import Guard
 from helpers.serve.client import ChatClient, ChatError, ContextOverflow
 from helpers.serve.dotenv_file import BotSettings, write_dotenv
 from helpers.serve.server import pick_port
@@ -681,7 +681,7 @@ def test_a_talk_in_the_terminal_ended_by_kill_9_in_the_middle_of_a_reply(env, tm
     typed = "\n".join(said[:-1]).encode() + b"\n\xe3\x81 \xff\n" + said[-1].encode() + b"\n"
     threading.Thread(target=lambda: (process.stdin.write(typed), process.stdin.flush()), daemon=True).start()
     shown = b""
-    while not shown.endswith("さくら> sakura:[slow][say]うん。".encode()):
+    while "さくら> sakura:[slow][say]うん。".encode() not in shown:
         more = os.read(process.stdout.fileno(), 4096)
         assert more, process.stderr.read().decode()
         shown += more
