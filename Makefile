@@ -17,7 +17,7 @@ lab: .venv/.installed
 	@$(BIN)/jupyter lab --config=notebooks/lab/jupyter_lab_config.py notebooks
 
 chat: .venv/.installed
-	@$(BIN)/python -m helpers.serve.chat
+	@$(BIN)/python -m helpers.bot --trained
 
 test: .venv/.installed .venv/.dev
 	$(BIN)/ruff check .

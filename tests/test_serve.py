@@ -1,4 +1,4 @@
-"""The serve room: nothing outlives its owner, every failure is one sentence, and the bot says what was said."""
+"""The serve room: nothing outlives its owner, and every failure is one sentence."""
 
 import json
 import os
@@ -15,12 +15,10 @@ import psutil
 import pytest
 
 from helpers import records
-from helpers.serve import bot as bot_module
-from helpers.serve.bot import Bot
-from helpers.serve.chat import newest_run
 from helpers.serve.client import ChatClient, ChatError, ContextOverflow
 from helpers.serve.dotenv_file import BotSettings, DotenvError, read_dotenv, write_dotenv
 from helpers.serve.server import ServerError, VLLMServer, max_lora_rank, pick_port, port_is_free, serving_dtype
+from helpers.serve.trained import newest_run
 from helpers.settings import ROOT
 
 DUMMY = Path(__file__).parent / "dummy_server.py"
@@ -310,7 +308,7 @@ def test_errors_are_one_sentence(server, client):
             client.reply(empty)
 
 
-# The bot and its .env.
+# The .env file.
 
 
 def test_dotenv_round_trip(tmp_path):
@@ -336,60 +334,18 @@ def test_the_example_can_be_read_as_it_stands():
             "DEFAULT_LLM_PROVIDER=local\nLOCAL_MODEL_URL=localhost\nLOCAL_MODEL_NAME=a\nLOCAL_MODEL_API_KEY=b",
             "no http:// address",
         ),
-        (
-            "DEFAULT_LLM_PROVIDER=local\nLOCAL_MODEL_URL=http://127.0.0.1:9/v1\nLOCAL_MODEL_NAME=a\nLOCAL_MODEL_API_KEY=b",
-            "No server answers",
-        ),
     ],
 )
-def test_a_bot_that_cannot_talk_says_why_and_fails(tmp_path, capsys, text, sentence):
+def test_a_dotenv_that_is_wrong_is_one_sentence(tmp_path, text, sentence):
     path = tmp_path / "bot.env"
     if text is not None:
         path.write_text(text)
-    assert bot_module.main(["--env", str(path)]) == 1
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    with pytest.raises((DotenvError, ChatError), match=sentence):
-        raise ChatError(error)
+    with pytest.raises(DotenvError, match=sentence) as error:
+        read_dotenv(path)
+    assert "\n" not in str(error.value)
 
 
-def test_a_talk_in_the_terminal(server, tmp_path, capsys, monkeypatch):
-    path = write_dotenv(tmp_path / "bot.env", BotSettings(server.base_url, "lora", server.api_key))
-    words = iter(["やあ", "", "またね"])
-
-    def ask(_):
-        try:
-            return next(words)
-        except StopIteration:
-            raise EOFError from None
-
-    monkeypatch.setattr("builtins.input", ask)
-    monkeypatch.setattr(bot_module, "system_prompt", lambda *_: "短く")
-    assert bot_module.main(["--env", str(path)]) == 0
-    assert "さくら> lora:やあ\nさくら> lora:またね\n" in capsys.readouterr().out
-
-
-def test_the_bot_remembers_until_the_context_is_full_and_a_failed_turn_leaves_no_trace(server, card, monkeypatch):
-    monkeypatch.setattr(bot_module, "system_prompt", lambda *_: "短く")
-    bot = Bot(BotSettings(server.base_url, "base", server.api_key), card)
-    for words in ("一" * 40, "二" * 40):
-        list(bot.say(words))
-    assert [m["role"] for m in bot.history] == ["user", "assistant"] * 2
-    list(bot.say("三" * 40))
-    assert [m["content"][0] for m in bot.history if m["role"] == "user"] == ["二", "三"]
-    before = list(bot.history)
-    with pytest.raises(ChatError):
-        list(bot.say("四" * 300))
-    assert bot.history == before
-
-
-def test_the_bot_speaks_with_the_cards_system_prompt(server, card):
-    bot = Bot(BotSettings(server.base_url, "base", server.api_key), card, level="lover", memories=["犬の名前はモカ"])
-    assert "恋人" in bot.system["content"]
-    assert "モカ" in bot.system["content"]
-
-
-# The newcomer's chat.
+# The companion that was trained last.
 
 
 def test_the_newest_finished_run_is_chosen(tmp_path):

@@ -18,6 +18,7 @@ from helpers.bot.store import Account, Memory
 from helpers.control_tokens import defuse
 from helpers.embeddings import embed
 from helpers.japanese import bare
+from helpers.safety.injection import keep_memory
 
 _ALWAYS = ("呼び名", "名前")  # the first of these topics that there is, is recalled whatever is said
 _UNSEEN = ("Cc", "Cf", "Cs", "Co")  # controls, invisible signs, half characters, private use
@@ -136,14 +137,17 @@ def as_memory(text: str) -> str:
     without the sign that divides memories.
 
     Raises:
-        BadMemory: nothing is left of it, or more than MAX_CHARS.
+        BadMemory: nothing is left of it, or more than MAX_CHARS, or it gives her orders.
     """
     line = as_line(text)
     if not line:
         raise BadMemory("覚える言葉がありません。")
     if len(line) > MAX_CHARS:
         raise BadMemory(f"{len(line)}文字は長すぎます。{MAX_CHARS}文字までの一文にしてください。")
-    return line
+    try:
+        return keep_memory(line)
+    except ValueError as error:
+        raise BadMemory("指示のように読めるので、覚えられません。あなたのことを書いてください。") from error
 
 
 def as_line(text: str) -> str:

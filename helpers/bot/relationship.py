@@ -3,11 +3,11 @@ else.
 
 In: the events of a talk, in order. Out: `Relationship`, computed anew from all of them, so that it can be explained.
 
-Points go from 0 to 100. What a kind of event is worth halves each time it happens again on the same day, and what a day
-brings is bounded: a hundred compliments in an hour are worth two. The level rises by one step when the points reach its
-threshold, falls by one when they are `SLACK` below it, and rests after each step for a day or `REST_TURNS` exchanges.
-She becomes more than a friend only with somebody who said on several days that they like her. Staying away costs
-nothing, and a day of talk brings hardly more than an hour.
+Points go from 0 to 100. What a kind of event is worth halves each time it happens again on the same day, what a day
+brings is bounded, and compliments count as much as the talk around them at most: alone they bring nothing. The level
+rises by one step when the points reach its threshold, falls by one when they are `SLACK` below it, and rests after each
+step for a day or `REST_TURNS` exchanges. She becomes more than a friend only with somebody who said on several days
+that they like her. Staying away costs nothing, and a day of talk brings hardly more than an hour.
 """
 
 import re
@@ -68,7 +68,8 @@ class Relationship:
     Attributes:
         stepped: when the level last changed, and `turns` how many exchanges ago.
         liked: the days on which the user said that they like her.
-        today: how often each kind of event happened on `day`, and `gained` and `lost` what that day brought and cost.
+        today: how often each kind of event happened on `day`; `gained` and `lost` are what that day brought and cost,
+            `praised` what of it compliments brought.
         last: what the last event did.
     """
 
@@ -80,6 +81,7 @@ class Relationship:
     day: date | None = None
     today: Counter = field(default_factory=Counter)
     gained: float = 0.0
+    praised: float = 0.0
     lost: float = 0.0
     last: Change | None = None
 
@@ -94,17 +96,20 @@ def after(before: Relationship, event: Event) -> Relationship:
     day = event.at.date()
     same = before.day == day
     today = before.today if same else Counter()
-    gained, lost = (before.gained, before.lost) if same else (0.0, 0.0)
+    gained, praised, lost = (before.gained, before.praised, before.lost) if same else (0.0, 0.0, 0.0)
     worth = WORTH[event.kind] * 0.5 ** today[event.kind]
     points = min(worth, DAY_GAIN - gained) if worth > 0 else max(worth, lost - DAY_LOSS)
+    if liking := event.kind == "liking":
+        points = max(min(points, gained - 2 * praised), 0.0)  # what all else brought, less what compliments did
     now = replace(
         before,
         points=min(max(before.points + points, 0.0), MAX_POINTS),
         turns=before.turns + 1,
-        liked=before.liked | {day} if event.kind == "liking" else before.liked,
+        liked=before.liked | {day} if liking else before.liked,
         day=day,
         today=today + Counter([event.kind]),
         gained=gained + max(points, 0.0),
+        praised=praised + points * liking,
         lost=lost - min(points, 0.0),
     )
     step = _step(now, event.at)

@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import sqlite3
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -101,7 +102,8 @@ class Event:
 
 
 class Store:
-    """An open database, of one thread. Several processes may have the same one open.
+    """An open database. Several processes may have the same one open; threads of one take turns, since JupyterLab
+    calls a widget in another thread than the cells.
 
     `timeout` is how many seconds a write waits for another process.
 
@@ -110,14 +112,14 @@ class Store:
     """
 
     def __init__(self, path: Path, timeout: float = 5):
-        self.path = Path(path)
+        self.path, self._lock = Path(path), threading.RLock()
         with self._one_sentence():
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
             except OSError as error:
                 raise StoreError(f"The database {self.path} cannot be opened: {error.strerror}.") from error
-            self._db = sqlite3.connect(self.path, timeout=timeout, isolation_level=None)
+            self._db = sqlite3.connect(self.path, timeout=timeout, isolation_level=None, check_same_thread=False)
             try:
                 self._open()
             except BaseException:
@@ -218,7 +220,8 @@ class Store:
     @contextmanager
     def _one_sentence(self) -> Iterator[None]:
         try:
-            yield
+            with self._lock:
+                yield
         except sqlite3.IntegrityError as error:
             raise StoreError(_DELETED) from error
         except sqlite3.OperationalError as error:
@@ -270,14 +273,13 @@ class Account:
         self._set_user("notices", int(on))
 
     @property
-    def guard(self) -> dict | None:
-        """What the guard keeps of the user."""
-        state = self._user("guard")
-        return json.loads(state) if state else None
+    def guard(self) -> str | None:
+        """What the guard keeps of the user, as its own JSON."""
+        return self._user("guard")
 
     @guard.setter
-    def guard(self, state: dict) -> None:
-        self._set_user("guard", json.dumps(state, ensure_ascii=False))
+    def guard(self, state: str) -> None:
+        self._set_user("guard", state)
 
     def unlog(self) -> int:
         """Take back the user's consent for every exchange, with every companion; the number of exchanges."""
@@ -305,17 +307,17 @@ class Account:
     def summary(self, value: tuple[str, int]) -> None:
         self._write("UPDATE talks SET summary = ?, summarised = ? WHERE user = ? AND persona = ?", *value)
 
-    def turns(self, after: int = 0) -> list[Turn]:
-        """The exchanges with a number greater than `after`, in order."""
+    def turns(self, after: int = 0, most: int = -1) -> list[Turn]:
+        """The exchanges with a number greater than `after`, in order; if `most` is not negative, the last of them."""
         sql = (
             "SELECT number, at, words, reply, level, emotion, memories, logged FROM turns "
-            "WHERE user = ? AND persona = ? AND number > ? ORDER BY number"
+            "WHERE user = ? AND persona = ? AND number > ? ORDER BY number DESC LIMIT ?"
         )
         return [
             Turn(
                 datetime.fromisoformat(at), words, reply, level, emotion, tuple(json.loads(told)), bool(logged), number
             )
-            for number, at, words, reply, level, emotion, told, logged in self._read(sql, after)
+            for number, at, words, reply, level, emotion, told, logged in reversed(self._read(sql, after, most))
         ]
 
     def add_turn(self, turn: Turn) -> Turn:

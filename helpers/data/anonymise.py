@@ -73,10 +73,16 @@ def anonymise(texts: Sequence[str], keep: Iterable[str] = (), known: Iterable[st
 def anonymise_conversation(
     conversation: Conversation, keep: Iterable[str] = (), known: Iterable[str] = ()
 ) -> tuple[Conversation, Counter]:
-    """`anonymise` for the turns of a conversation: the conversation without what was found, and the counts."""
-    done = anonymise([message.content for message in conversation.messages], keep, known)
-    messages = [Message(role=m.role, content=text) for m, text in zip(conversation.messages, done.texts, strict=True)]
-    return conversation.model_copy(update={"messages": messages}), done.counts
+    """`anonymise` for a conversation's turns and for what she is told of the user in it, memories and topics: the
+    conversation without what was found, and the counts."""
+    metadata = conversation.metadata
+    told = [*metadata.memories, *metadata.topics]
+    done = anonymise([*(message.content for message in conversation.messages), *told], keep, known)
+    texts = iter(done.texts)
+    messages = [Message(role=m.role, content=next(texts)) for m in conversation.messages]
+    memories, topics = ([next(texts) for _ in of] for of in (metadata.memories, metadata.topics))
+    metadata = metadata.model_copy(update={"memories": memories, "topics": topics})
+    return conversation.model_copy(update={"messages": messages, "metadata": metadata}), done.counts
 
 
 def left_over(texts: Sequence[str], keep: Iterable[str] = ()) -> list[tuple[int, Finding]]:

@@ -1,1 +1,1 @@
-"""Serving: a vLLM server that always goes away with its owner, a client for it, and the bot that reads `.env`."""
+"""Serving: a vLLM server that always goes away with its owner, a client for it, and the `.env` by which it is found."""

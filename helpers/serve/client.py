@@ -4,11 +4,14 @@ In: chats in the form `[{"role", "content"}]`. Out: `Reply`, or `ChatError` with
 `openai` package; works with any server that speaks its protocol.
 """
 
+import json
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import openai
+from openai.types import CompletionUsage, Model
+from openai.types.chat import ChatCompletion
 
 from helpers.control_tokens import defuse
 from helpers.replies import Reply
@@ -48,8 +51,28 @@ class ChatClient:
 
     def models(self) -> list[str]:
         """The names that the server answers to."""
+        return sorted(self._served())
+
+    def context(self) -> int | None:
+        """The most tokens that prompt and reply have together, if the server tells it (vLLM does)."""
+        return getattr(self._served().get(self.model), "max_model_len", None)
+
+    def count(self, messages: Chat) -> int | None:
+        """The tokens of a prompt, by vLLM's /tokenize; None from a server that has no such address."""
+        root = self._client.with_options(base_url=self.base_url.removesuffix("/").removesuffix("/v1"))
+        body = {"model": self.model, "messages": _defused(messages)}
         with self._one_sentence():
-            return sorted(model.id for model in self._client.models.list())
+            try:
+                return root.post("/tokenize", body=body, cast_to=object)["count"]
+            except (openai.NotFoundError, openai.PermissionDeniedError, TypeError, KeyError):
+                return None
+
+    def _served(self) -> dict[str, Model]:
+        with self._one_sentence():
+            try:
+                return {model.id: model for model in self._client.models.list()}
+            except AttributeError as error:  # of openai 3, if the answer is JSON without a list, or none
+                raise ChatError(self._no_chat) from error
 
     def check(self) -> None:
         """Raises ChatError unless the server answers and has the model."""
@@ -71,8 +94,10 @@ class ChatClient:
             answer = self._client.chat.completions.create(
                 **self._request(messages, model, extra, max_tokens=max_tokens, temperature=temperature, seed=seed)
             )
+        if not isinstance(answer, ChatCompletion) or not answer.choices:
+            raise ChatError(self._no_chat)
         choice = answer.choices[0]
-        return _reply(choice.message.content or "", choice.finish_reason, answer.usage.completion_tokens)
+        return _reply(choice.message.content or "", choice.finish_reason, answer.usage)
 
     def stream(
         self,
@@ -85,20 +110,39 @@ class ChatClient:
         extra: dict[str, object] | None = None,
     ) -> Generator[str, None, Reply]:
         """Pieces of the reply as they come; the generator's return value is the whole `Reply`."""
-        text, finish, tokens = [], None, 0
+        text, finish, usage = [], None, None
         request = self._request(messages, model, extra, max_tokens=max_tokens, temperature=temperature, seed=seed)
         with self._one_sentence(model):
-            for chunk in self._client.chat.completions.create(
+            chunks = self._client.chat.completions.create(
                 **request, stream=True, stream_options={"include_usage": True}
-            ):
-                if chunk.usage is not None:
-                    tokens = chunk.usage.completion_tokens
-                for choice in chunk.choices:
-                    finish = choice.finish_reason or finish
-                    if choice.delta.content:
-                        text.append(choice.delta.content)
-                        yield choice.delta.content
-        return _reply("".join(text), finish, tokens)
+            )
+            try:
+                for chunk in chunks:
+                    usage = chunk.usage or usage
+                    for choice in chunk.choices:
+                        finish = choice.finish_reason or finish
+                        if choice.delta.content:
+                            text.append(choice.delta.content)
+                            yield choice.delta.content
+            except openai.APITimeoutError:
+                raise
+            except openai.APIConnectionError as error:
+                raise ChatError(f"{self._broke_off}: {_one_line(error)}") from error
+            except json.JSONDecodeError as error:
+                raise ChatError(f"{self._broke_off}: it sent what is no JSON.") from error
+            finally:
+                chunks.close()
+        if finish is None:
+            raise ChatError(f"{self._broke_off}: try again.")
+        return _reply("".join(text), finish, usage)
+
+    @property
+    def _no_chat(self) -> str:
+        return f"What answers at {self.base_url} is no chat server that speaks OpenAI's protocol: check the address."
+
+    @property
+    def _broke_off(self) -> str:
+        return f"The server at {self.base_url} broke off in the middle of a reply"
 
     def batch(
         self,
@@ -136,7 +180,7 @@ class ChatClient:
             raise ChatError("The message is empty: write something to her first.")
         return {
             "model": model or self.model,
-            "messages": [{**message, "content": defuse(message["content"])} for message in messages],
+            "messages": _defused(messages),
             "extra_body": extra,
             **sampling,
         }
@@ -164,8 +208,7 @@ class ChatClient:
             ) from error
         except openai.APIConnectionError as error:
             raise ChatError(
-                f"No server answers at {self.base_url}: start one (`python -m helpers.serve.chat --serve`) and try "
-                "again."
+                f"No server answers at {self.base_url}: start one (`python -m helpers.serve.trained`) and try again."
             ) from error
         except openai.BadRequestError as error:
             if "maximum context length" in str(error):
@@ -173,14 +216,22 @@ class ChatClient:
                     "The talk is longer than the server's context: shorten it, or raise max_model_len."
                 ) from error
             raise ChatError(f"The server refuses the request: {_one_line(error)}") from error
+        except json.JSONDecodeError as error:
+            raise ChatError(self._no_chat) from error
         except openai.APIError as error:
             raise ChatError(f"The server at {self.base_url} failed: {_one_line(error)}") from error
 
 
-def _reply(text: str, finish_reason: str | None, tokens: int) -> Reply:
+def _reply(text: str, finish_reason: str | None, usage: CompletionUsage | None) -> Reply:
     stopped = finish_reason == "stop"
+    if usage is None:
+        return Reply(text.strip(), stopped, 0)
     # The server counts the stop token; `Reply.tokens` are her words alone.
-    return Reply(text.strip(), stopped, tokens - stopped)
+    return Reply(text.strip(), stopped, usage.completion_tokens - stopped, usage.prompt_tokens)
+
+
+def _defused(messages: Chat) -> list[dict[str, str]]:
+    return [{**message, "content": defuse(message["content"])} for message in messages]
 
 
 def _one_line(error: openai.APIError) -> str:

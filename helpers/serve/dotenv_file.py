@@ -4,6 +4,7 @@ In and out: `BotSettings` and a file with DEFAULT_LLM_PROVIDER=local, LOCAL_MODE
 LOCAL_MODEL_API_KEY, as the guide names them.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from dotenv import dotenv_values
 
 from helpers.files import write_atomically
 
+_ADDRESS = re.compile(r"https?://(\[[0-9a-fA-F:.]+\]|[^\s/:@\[\]]+)(:\d{1,5})?(/\S*)?")
 KEYS = {"url": "LOCAL_MODEL_URL", "name": "LOCAL_MODEL_NAME", "api_key": "LOCAL_MODEL_API_KEY"}
 
 
@@ -39,14 +41,17 @@ def read_dotenv(path: Path) -> BotSettings:
     """Read the file. The environment plays no part: what is in the file is what is used.
 
     Raises:
-        DotenvError: no such file, another provider than local, or a value that is missing or no URL.
+        DotenvError: no such file, no text in UTF-8, another provider than local, a value that is missing or no URL.
     """
     if not path.is_file():
         raise DotenvError(
-            f"There is no {path}: copy .env.example and fill it in, or start her with `python -m helpers.serve.chat "
-            "--serve`, which writes one."
+            f"There is no {path}: copy .env.example and fill it in, or start her with "
+            "`python -m helpers.serve.trained`, which writes one."
         )
-    values = dotenv_values(path, interpolate=False)
+    try:
+        values = dotenv_values(path, interpolate=False)
+    except UnicodeDecodeError as error:
+        raise DotenvError(f"{path.name} is not UTF-8 (at byte {error.start + 1}): save it as UTF-8.") from error
     provider = values.get("DEFAULT_LLM_PROVIDER")
     if provider != "local":
         raise DotenvError(
@@ -55,6 +60,7 @@ def read_dotenv(path: Path) -> BotSettings:
     for key in KEYS.values():
         if not values.get(key):
             raise DotenvError(f"{path.name} lacks {key}: see .env.example for what belongs there.")
-    if not values["LOCAL_MODEL_URL"].startswith(("http://", "https://")):
-        raise DotenvError(f"{path.name} has LOCAL_MODEL_URL={values['LOCAL_MODEL_URL']}, which is no http:// address.")
+    url = values["LOCAL_MODEL_URL"]
+    if not _ADDRESS.fullmatch(url):
+        raise DotenvError(f"{path.name} has LOCAL_MODEL_URL={url}, which is no http:// address.")
     return BotSettings(**{field: values[key] for field, key in KEYS.items()})

@@ -1,0 +1,161 @@
+"""What a user can ask of the bot besides talking: lines that begin with a slash.
+
+In: such a line. Out: what is shown for it, in Japanese. Nothing of it goes to the server, nor into the talk.
+"""
+
+import re
+from collections.abc import Callable
+
+from helpers.bot.chat_log import NothingLogged
+from helpers.bot.companion import Bot
+from helpers.bot.memory import BadMemory, listed
+from helpers.bot.noticing import Fact
+from helpers.bot.relationship import explain
+from helpers.persona import LEVELS, Level
+
+HELP = """\
+/remember 言葉　　覚えてもらう（例：/remember 犬の名前はモカ）
+/memories　　　　覚えていることの一覧
+/correct 番号 言葉　覚えていることを直す
+/history 番号　　直す前に何と覚えていたか
+/forget 番号　　　忘れてもらう（それを話したやりとりと、会話のあらすじも消えます）
+/notice on・off　話の中から自分で覚えるかどうか
+/level　　　　　　いまの関係（/level 友達 で固定、/level auto で元に戻す）
+/why　　　　　　　なぜその関係なのか
+/consent on・off　会話を学習に使ってよいかどうか（はじめは off。off にすると、それまでの分も使われません）
+/export　　　　　学習用に会話を書き出す（/consent on のあとの会話だけ）
+/delete　　　　　あなたの記録をすべて消す
+/quit　　　　　　終わる"""
+
+_COMMAND = re.compile(r"/([a-z]+)(?:[\s　]+(.*))?", re.DOTALL)
+_SURE = "はい"
+
+
+def is_command(line: str) -> bool:
+    """Whether a line is a command; "/(^o^)/" and "/今日" are talk."""
+    return bool(_COMMAND.fullmatch(line.strip()))
+
+
+class Commands:
+    """The commands of one bot."""
+
+    def __init__(self, bot: Bot):
+        self._bot = bot
+        self._known: dict[str, Callable[[str], str]] = {
+            "help": lambda _: HELP,
+            "remember": self._remember,
+            "memories": self._memories,
+            "correct": self._correct,
+            "history": self._history,
+            "forget": self._forget,
+            "notice": self._notice,
+            "level": self._level,
+            "why": self._why,
+            "consent": self._consent,
+            "export": self._export,
+            "delete": self._delete,
+        }
+
+    def run(self, line: str) -> str:
+        """What is shown for a command; for one that is wrong, a sentence that says how it is right.
+
+        Raises:
+            StoreError: the database cannot be used.
+        """
+        name, rest = _COMMAND.fullmatch(line.strip()).groups()
+        if name not in self._known:
+            return f"/{name} という命令はありません。/help で一覧が見られます。"
+        try:
+            return self._known[name]((rest or "").strip())
+        except (BadMemory, NothingLogged) as error:
+            return str(error)
+
+    def _remember(self, text: str) -> str:
+        memory = self._bot.memories.add(Fact(text), "command", self._bot.clock())
+        return f"覚えました：{memory.text}"
+
+    def _memories(self, _: str) -> str:
+        lines = listed(self._bot.memories.all())
+        return "\n".join(lines) if lines else "まだ何も覚えていません。"
+
+    def _correct(self, text: str) -> str:
+        number, _, words = text.partition(" ")
+        memory = self._bot.memories.correct(_number(number), words, self._bot.clock())
+        return f"直しました：{memory.number}. {memory.text}"
+
+    def _history(self, text: str) -> str:
+        versions = self._bot.memories.history(_number(text))
+        return "\n".join(f"{m.at.month}月{m.at.day}日から：{m.text}" for m in versions)
+
+    def _forget(self, text: str) -> str:
+        forgotten = self._bot.forget(_number(text))
+        return (
+            f"忘れました：{forgotten[-1].text}\n"
+            "それを話したやりとりと会話のあらすじも消しました。ほかの会話に出てきた言葉は残ります。"
+        )
+
+    def _notice(self, text: str) -> str:
+        if text not in ("on", "off"):
+            state = "覚えます（on）" if self._bot.account.notices else "覚えません（off）"
+            return f"いまは、話の中から自分で{state}。/notice on か /notice off で変えられます。"
+        self._bot.account.notices = text == "on"
+        return "話の中から自分で覚えます。" if text == "on" else "頼まれたことだけを覚えます。"
+
+    def _level(self, text: str) -> str:
+        card = self._bot.card
+        labels = {card.levels[level].label: level for level in LEVELS} | {level: level for level in LEVELS}
+        if text == "auto":
+            self._bot.pin(None)
+        elif text in labels:
+            self._bot.pin(labels[text])
+        elif text:
+            return f"「{text}」という関係はありません。{self._choices()}"
+        return f"いまの関係は「{self._label(self._bot.level)}」です。{'' if text else self._choices()}"
+
+    def _choices(self) -> str:
+        return f"/level のあとに {'・'.join(self._label(level) for level in LEVELS)}・auto のどれかを書けます。"
+
+    def _label(self, level: Level) -> str:
+        return self._bot.card.levels[level].label
+
+    def _why(self, _: str) -> str:
+        account = self._bot.account
+        return "\n".join(explain(account.events(), self._bot.card, account.pinned))
+
+    def _consent(self, text: str) -> str:
+        if text == "on":
+            self._bot.log.allow(self._bot.clock())
+            return (
+                "これからの会話を学習に使ってよいものとして記録します。書き出すのは /export のときだけです。\n"
+                "名前などは学習の前に置き換えられますが、/consent off でいつでもやめられます。"
+            )
+        if text == "off":
+            changed = self._bot.log.take_back()
+            return "会話は学習に使われません。" + (
+                f"書き出したものなど{len(changed)}か所から消しました。すでに学習したモデルは、学習し直すまでそのままです。"
+                if changed
+                else ""
+            )
+        since = self._bot.account.consent_since
+        state = f"{since.month}月{since.day}日から使ってよいことになっています" if since else "使われません"
+        return f"いま、会話は学習に{state}。/consent on か /consent off で変えられます。"
+
+    def _export(self, _: str) -> str:
+        path = self._bot.log.export()
+        return f"書き出しました：{path}\n同意の記録も同じフォルダーにあります。"
+
+    def _delete(self, text: str) -> str:
+        if text != _SURE:
+            return (
+                "会話、記憶、関係、同意、書き出した会話がすべて消え、元に戻せません。"
+                f"消すには /delete {_SURE} と書いてください。"
+            )
+        self._bot.delete()
+        return "あなたの記録をすべて消しました。"
+
+
+def _number(text: str) -> int:
+    digits = text.strip().rstrip(".番")
+    if not digits.isdecimal() or len(digits) > 9:
+        raise BadMemory("番号を書いてください。番号は /memories で見られます。")
+    return int(digits)

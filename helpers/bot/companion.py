@@ -1,0 +1,301 @@
+"""The bot: one turn of the talk, from the user's words to what is kept of it.
+
+In: a server's settings, a persona card, a database, a user's name. Out: `Bot.say`, which yields what is to be shown as
+it comes: the guard's words first, where it has something to say, then hers, sentence by sentence, each after the guard
+has read it. A turn that fails leaves no trace in the talk; what the guard has understood it keeps all the same.
+"""
+
+import unicodedata
+from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Literal
+
+from helpers.bot.chat_log import ChatLog
+from helpers.bot.history import Length, Window
+from helpers.bot.memory import BadMemory, Memories, told
+from helpers.bot.noticing import Fact, by_model, by_rules
+from helpers.bot.relationship import kind_of, relationship
+from helpers.bot.store import Event, Memory, Store, StoreError, Turn
+from helpers.persona import LEVELS, Level, PersonaCard, check_emotions, system_prompt
+from helpers.replies import Reply
+from helpers.safety.disclosure import STRICTEST, profile
+from helpers.safety.guard import Checked, Decision, Guard, GuardState, Register
+from helpers.serve.client import ChatClient, ChatError, ContextOverflow
+from helpers.serve.dotenv_file import BotSettings
+
+MAX_WORDS = 2000  # letters in one message
+Noticing = Literal["rules", "model", "off"]
+MINORS_MOST: Level = "friend"  # how close she comes to somebody who said that they are under age
+
+
+class BadWords(ValueError):
+    """A message that cannot be sent; the sentence is for the user, in Japanese."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Something to show: `by` the guard or the companion."""
+
+    text: str
+    by: Literal["guard", "companion"]
+
+
+def _now() -> datetime:
+    return datetime.now().astimezone()
+
+
+class Bot:
+    """One user's talk with the companion, which goes on where it ended.
+
+    Args:
+        jurisdiction: whose law the guard keeps, a name in `data/safety/jurisdictions.yaml`.
+        emotion: her mood, a key of the card's emotions; None leaves it out of her prompt. It is not guessed from the
+            user's words: the mood of the nearest training dialogues was the right one in 21 % of them, the most
+            frequent mood in 18 %.
+        noticing: how memories are made of what the user says without being asked: by "rules", by the "model" (where
+            the server knows structured output; else by rules, and the user is told), or not ("off").
+        most_memories: how many memories she is told at a time.
+        context: tokens of prompt and reply together; None asks the server.
+        timeout: seconds of silence after which the server is given up.
+
+    Attributes:
+        notices: what the user should know of the last turn, in Japanese: what she remembers from now on, that the two
+            are closer, that she no longer sees the oldest exchanges.
+
+    Raises:
+        ValueError: no name for a user, or no such emotion or jurisdiction.
+        StoreError: here and in all methods.
+    """
+
+    def __init__(
+        self,
+        settings: BotSettings,
+        card: PersonaCard,
+        store: Store,
+        user: str,
+        *,
+        jurisdiction: str = STRICTEST,
+        emotion: str | None = None,
+        noticing: Noticing = "rules",
+        most_memories: int = 3,
+        context: int | None = None,
+        max_tokens: int = 120,
+        temperature: float = 0.7,
+        seed: int = 0,
+        timeout: float = 60,
+        clock: Callable[[], datetime] = _now,
+    ):
+        if emotion is not None:
+            check_emotions(card, [emotion])
+        self.card, self.clock = card, clock
+        self.client = ChatClient(settings.url, settings.api_key, settings.name, timeout=timeout)
+        self._profile = profile(jurisdiction)
+        self._meet(store, user)
+        self.notices: list[str] = []
+        self._emotion, self._noticing, self._most_memories = emotion, noticing, most_memories
+        self._context, self._length = context, None
+        self._max_tokens, self._temperature, self._seed = max_tokens, temperature, seed
+
+    def _meet(self, store: Store, user: str) -> None:
+        self.account = store.account(user, self.card.reading, self.clock())
+        self.memories = Memories(self.account)
+        self.log = ChatLog(self.account, store.path.parent / "exports")
+        self._guard = Guard(self.card, self._profile, self.clock)
+
+    @property
+    def level(self) -> Level:
+        """How close the two are: the level that the user pinned, else where their talk has led; with somebody who said
+        that they are under age, at most `MINORS_MOST`."""
+        level = self.account.pinned or relationship(self.account.events()).level
+        return min(level, MINORS_MOST, key=LEVELS.index) if self._guards_state().minor else level
+
+    @property
+    def points(self) -> float:
+        """Where the talk has led, in points, see `relationship`."""
+        return relationship(self.account.events()).points
+
+    def opening(self) -> str:
+        """What is shown before the first turn: that she is an AI, as the law asks."""
+        self._guard.state = self._guards_state()
+        notice = self._guard.opening()
+        self._keep_guards_state()
+        return notice
+
+    def pin(self, level: Level | None) -> None:
+        """Hold the relationship at `level`; None lets it move again.
+
+        Raises:
+            ValueError: there is no such level.
+        """
+        if level is not None and level not in LEVELS:
+            raise ValueError(f"Unknown relationship level {level!r}; use one of {', '.join(LEVELS)}.")
+        self.account.pinned = level
+
+    def say(self, words: str) -> Generator[Piece, None, Reply]:
+        """Say something to her; yields what is to be shown, and returns her whole reply.
+
+        Raises:
+            BadWords: nothing said, too much, or no text.
+            ChatError: the server could not be asked, or the message does not fit into its context.
+        """
+        self.notices = []
+        words, now = clean(words), self.clock()
+        decision = self._before(words)
+        try:
+            if decision.first:
+                yield Piece(f"{decision.first}\n", "guard")
+        finally:
+            self._keep_guards_state()
+        if len(words) > MAX_WORDS:
+            raise BadWords(f"{len(words):,}文字は一度に送れません。{MAX_WORDS:,}文字までに分けてください。")
+        if not decision.ask:
+            return Reply(decision.first, True, 0)
+        told_now = self.memories.recall(self._about(words), now.date(), self._most_memories)
+        turn = Turn(now, words, "", self.level, self._emotion, tuple(memory.number for memory in told_now))
+        window = self._window(turn, [told(memory, now.date()) for memory in told_now], decision)
+        reply, changed = yield from self._answer(window)
+        self._keep_guards_state()
+        ordinary = not changed and decision.crisis is None
+        logged = ordinary and self.account.consent_since is not None
+        facts = self._facts(turn) if decision.crisis is None else []
+        self._keep(replace(turn, reply=reply.text, logged=logged), window, facts, decision)
+        return reply
+
+    def forget(self, number: int) -> list[Memory]:
+        """Forget a memory, see `memory`; what was handed over for learning is taken back, since it may tell of it.
+
+        Raises:
+            BadMemory: no memory has this number.
+        """
+        forgotten = self.memories.forget(number)
+        self.log.delete_files()
+        return forgotten
+
+    def delete(self) -> None:
+        """Delete all that is kept of the user, with every companion, and begin anew."""
+        self.log.delete_files()
+        store, user = self.account.store, self.account.user
+        store.delete(user)
+        self._meet(store, user)
+
+    # -- One turn --------------------------------------------------------------------------------------------------
+
+    @property
+    def _register(self) -> Register:
+        return self.card.levels[self.level].register_
+
+    def _before(self, words: str) -> Decision:
+        """What the guard says of the words; of very long ones it reads the beginning and the end."""
+        register: Register = "polite"
+        with suppress(StoreError):  # Help comes first; what is asked of the database next says what is wrong with it.
+            self._guard.state, register = self._guards_state(), self._register
+        if len(words) > 2 * MAX_WORDS:
+            words = f"{words[:MAX_WORDS]}\n{words[-MAX_WORDS:]}"
+        return self._guard.before(words, register)
+
+    def _guards_state(self) -> GuardState:
+        kept = self.account.guard
+        return GuardState.model_validate_json(kept) if kept else GuardState()
+
+    def _keep_guards_state(self) -> None:
+        self.account.guard = self._guard.state.model_dump_json()
+
+    def _about(self, words: str) -> str:
+        """What is talked about: these words and the user's words before them."""
+        return "\n".join([*(turn.words for turn in self.account.turns(most=1)), words])
+
+    def _window(self, turn: Turn, memories: Sequence[str], decision: Decision) -> Window:
+        """What she reads of the talk before this turn, made to fit."""
+
+        def prompt(summary: str) -> str:
+            before = [f"これまでの話では、{summary}"] if summary else []
+            system = system_prompt(self.card, turn.level, turn.emotion, [*memories, *before])
+            return f"{system}\n{decision.system}" if decision.system else system
+
+        window = Window(self.client, self.card, self.account, turn.words, prompt)
+        if self._length is None:
+            self._length = Length(self.client, self._context)
+        window.fit(self._length, self._max_tokens)
+        return window
+
+    def _answer(self, window: Window) -> Generator[Piece, None, tuple[Reply, bool]]:
+        """Her reply, and whether the guard changed it."""
+        while True:
+            chat, replies = window.chat(), []
+            try:
+                screened = self._guard.screen(self._stream(chat, replies), self._register)
+                checked = yield from _pieces(screened)
+                break
+            except ContextOverflow:
+                window.shorten()
+        reply = replies[0] if replies else Reply(checked.text, True, 0)
+        self._length.learn(chat, reply.prompt_tokens)
+        if not checked.text.strip():
+            raise ChatError("She said nothing: say it again, or in other words.")
+        return replace(reply, text=checked.text.strip()), checked.reason is not None
+
+    def _stream(self, chat: Sequence[dict[str, str]], replies: list[Reply]) -> Generator[str, None, None]:
+        """The pieces of her reply; the whole is put into `replies` at the end."""
+        sampled = {"max_tokens": self._max_tokens, "temperature": self._temperature, "seed": self._seed + len(chat)}
+        replies.append((yield from self.client.stream(chat, **sampled)))
+
+    def _facts(self, turn: Turn) -> list[tuple[Fact, str]]:
+        """What is worth remembering of the user's words, each with how it was found."""
+        if self._noticing == "off" or not self.account.notices:
+            return []
+        if self._noticing == "model":
+            try:
+                return [(fact, "model") for fact in by_model(self.client, turn.words)]
+            except ChatError:
+                self.notices.append("サーバーが記憶の抜き出しに応じないので、決まった言い方だけを覚えます。")
+        return [(fact, "rules") for fact in by_rules(turn.words, turn.at.date(), self.card.name)]
+
+    def _keep(self, turn: Turn, window: Window, facts: Sequence[tuple[Fact, str]], decision: Decision) -> None:
+        """All that is kept of a turn, at once."""
+        account = self.account
+        said = [earlier.words for earlier in account.turns(most=5)]
+        with account.store.transaction():
+            kept = account.add_turn(turn)
+            if decision.crisis is None:
+                account.add_event(Event(turn.at, kind_of(turn.words, said, self.card)))
+            window.keep()
+            new = [memory for fact, source in facts if (memory := self._remember(fact, source, kept))]
+        self.notices += window.notices
+        self.notices += [f"覚えました：{memory.text}" for memory in new]
+        if (level := self.level) != turn.level:
+            self.notices.append(f"関係が「{self.card.levels[level].label}」になりました。")
+
+    def _remember(self, fact: Fact, source: str, turn: Turn) -> Memory | None:
+        """The new memory, if it is one and can be one."""
+        known = {memory.number for memory in self.memories.all()}
+        try:
+            memory = self.memories.add(fact, source, turn.at, turn.number)
+        except BadMemory:
+            return None
+        return None if memory.number in known else memory
+
+
+def _pieces(screened: Generator[str, None, Checked]) -> Generator[Piece, None, Checked]:
+    while True:
+        try:
+            yield Piece(next(screened), "companion")
+        except StopIteration as end:
+            return end.value
+
+
+def clean(words: str) -> str:
+    """A message as it is sent: without control characters and white space around it.
+
+    Raises:
+        BadWords: nothing is left, or it is no whole text.
+    """
+    try:
+        words.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise BadWords("文字が壊れていて読めません。文字コードをUTF-8にして、もう一度送ってください。") from error
+    words = "".join(c for c in words if c in "\n\t" or unicodedata.category(c) != "Cc").strip()
+    if not words:
+        raise BadWords("メッセージが空です。何か書いて送ってください。")
+    return words

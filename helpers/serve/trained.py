@@ -1,0 +1,104 @@
+"""The server of the companion that was trained last: `python -m helpers.serve.trained` keeps it up for other programs.
+
+In: the newest finished run, or one by name. Out: a server of its merged model, and in `bot.env` of the run where it is;
+both go away with the caller, or with Ctrl-C.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from helpers import records
+from helpers.persona import load_persona
+from helpers.serve.dotenv_file import BotSettings, write_dotenv
+from helpers.serve.server import ServerError, VLLMServer
+from helpers.settings import OUTPUTS, PARAMETERS, PROFILES
+
+STAGE = "06_merge_quantize"
+
+
+def newest_run(outputs: Path = OUTPUTS) -> Path:
+    """The run whose merge finished last, those of profile smoke (random weights) left out.
+
+    Raises:
+        records.MissingStage: there is none.
+    """
+    finished = {}
+    for run in outputs.iterdir() if outputs.is_dir() else ():
+        record = next(r for r in records.status(run) if r["stage"] == STAGE)
+        if record["status"] == "complete" and record["settings"]["profile"] != "smoke":
+            finished[run] = record["finished"]
+    if not finished:
+        raise records.MissingStage("No companion has been trained here yet: run `make course` first.")
+    return max(finished, key=finished.get)
+
+
+@contextmanager
+def trained_server(run_name: str | None, folder: Path, outputs: Path = OUTPUTS) -> Iterator[tuple[VLLMServer, str]]:
+    """A server of a run's merged model, and the name of the persona card that it was trained for.
+
+    Args:
+        run_name: a run in `outputs`; None for the newest finished one.
+        folder: where the log goes.
+
+    Raises:
+        records.MissingStage, records.Mismatch: there is no such run.
+        ServerError: the server did not start.
+    """
+    merge = records.load(outputs / run_name if run_name else newest_run(outputs), STAGE)
+    settings = merge.record["settings"]
+    serving = PARAMETERS["07_serve_vllm"]
+    values = {name: serving[name][PROFILES.index(settings["profile"])] for name in ("port", "max_model_len")}
+    with VLLMServer(merge / "merged", load_persona(settings["persona"]).reading, folder, **values) as server:
+        yield server, settings["persona"]
+
+
+def keep_up(server: VLLMServer, env: Path) -> None:
+    """Keep the server up until Ctrl-C. Meanwhile `env` says where it is; it goes away with the server's key.
+
+    Raises:
+        ServerError: the server ended by itself.
+    """
+    write_dotenv(env, BotSettings(server.base_url, server.name, server.api_key))
+    shown = os.path.relpath(env)
+    sys.stdout.write(
+        f"{server.name} answers at {server.base_url}. Her name and the server's key are in {shown}; Ctrl-C ends.\n"
+        f"To talk to her: python -m helpers.bot --env {shown}\n"
+    )
+    sys.stdout.flush()
+    try:
+        while server.running:
+            time.sleep(1)
+        raise ServerError(f"The server ended by itself; the end of its log:\n{server.log_tail()}")
+    except KeyboardInterrupt:
+        pass
+    finally:
+        env.unlink(missing_ok=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code 0 after Ctrl-C, 1 with one sentence on standard error if she could not be served."""
+    parser = argparse.ArgumentParser(
+        prog="python -m helpers.serve.trained", description="Serve the companion of a run until Ctrl-C."
+    )
+    parser.add_argument("--run-name", help="a run in outputs/ (default: the newest finished one)")
+    options = parser.parse_args(arguments)
+    try:
+        run = OUTPUTS / options.run_name if options.run_name else newest_run()
+        with tempfile.TemporaryDirectory() as folder, trained_server(run.name, Path(folder)) as (server, _):
+            keep_up(server, run / "bot.env")
+    except (ServerError, records.MissingStage, records.Mismatch) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
