@@ -1,7 +1,7 @@
 """Model families: what differs from one to the next when a companion is trained and served.
 
 In: a tokenizer. Out: its `Family`, and a tokenizer whose chat template marks what the companion says. Adding a family
-is adding one entry to `FAMILIES` and its template to `templates/`.
+is adding one entry to `FAMILIES` and its template to `templates/`, in Jinja and in Ollama's language.
 """
 
 import re
@@ -32,6 +32,7 @@ class Family:
         licence: of these checkpoints.
         architectures: transformers' model_type, and the class it stands for, under which vLLM serves it too.
         template: file in `templates/`: the published chat format, with generation markers around what is learned.
+            Beside it, with the ending .gotmpl, stands the same in Ollama's template language.
         tokens: the tokens that chats are made of. A tokenizer that has them all is of this family, unless another
             family names more of its tokens.
         end_of_turn: the token that closes the companion's turn; must be supervised and be a stop token.

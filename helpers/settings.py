@@ -124,7 +124,7 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
         "calibration_rows": (8, 16, 256),
         "perplexity_rows": (4, 12, 200),
         "parity_rows": (2, 2, 8),
-        "num_ctx": (4096, 4096, 4096),
+        "talk_tokens": (1024, 3072, 7168),
         "schemes": (("gptq", "awq"),) * 3,
         "adapter": ("05_dpo",) * 3,
     },

@@ -38,9 +38,9 @@ def supervise(tokenizer: PreTrainedTokenizerBase, chat: Sequence[dict[str, str]]
             structure.
     """
     for message in chat:
-        if found := _special_tokens(tokenizer).search(message["content"]):
+        if found := special_token_in(tokenizer, message["content"]):
             raise ValueError(
-                f"The {message['role']}'s words hold the special token {found.group()!r}: {message['content'][:40]!r}."
+                f"The {message['role']}'s words hold the special token {found!r}: {message['content'][:40]!r}."
             )
     end = tokenizer.convert_tokens_to_ids(detect_family(tokenizer).end_of_turn)
     encoded = tokenizer.apply_chat_template(list(chat), return_dict=True, return_assistant_tokens_mask=True)
@@ -50,6 +50,12 @@ def supervise(tokenizer: PreTrainedTokenizerBase, chat: Sequence[dict[str, str]]
         mask.append(int(keep and not ended))
         ended = ended or token == end
     return Row(ids, mask)
+
+
+def special_token_in(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    """The first special token or marker of the family's chats in `text`; empty if there is none."""
+    found = _special_tokens(tokenizer).search(text)
+    return found.group() if found else ""
 
 
 @lru_cache(maxsize=4)

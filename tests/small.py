@@ -1,4 +1,5 @@
-"""A base model so small that a whole training run takes a second: random Qwen2 weights, 600 words."""
+"""A base model so small that a whole training run takes a second: random Qwen2 weights, 600 words; and tokenizers of
+that size for all families."""
 
 from pathlib import Path
 
@@ -10,10 +11,23 @@ from helpers.base_model import BaseModel, resolve_base_model
 from helpers.families import FAMILIES
 from helpers.persona import load_persona, system_prompt
 
+# (begin, end of sequence) as published
+ENDS = {
+    "gemma3": ("<bos>", "<eos>"),
+    "gemma": ("<bos>", "<eos>"),
+    "qwen2.5": (None, "<|im_end|>"),
+    "yi-1.5": ("<|startoftext|>", "<|im_end|>"),
+    "chatglm3": (None, "</s>"),
+    "baichuan2": ("<s>", "</s>"),
+    "llama3": ("<|begin_of_text|>", "<|end_of_text|>"),
+    "llama3.1": ("<|begin_of_text|>", "<|eot_id|>"),
+}
 
-def small_tokenizer() -> PreTrainedTokenizerFast:
-    """Qwen 2.5's special tokens and some 600 others; the same each time."""
-    backend, family = Tokenizer(models.BPE()), FAMILIES["qwen2.5"]
+
+def small_tokenizer(name: str = "qwen2.5") -> PreTrainedTokenizerFast:
+    """The family's special tokens and some 600 others; the same each time. Not prepared."""
+    backend, family = Tokenizer(models.BPE()), FAMILIES[name]
+    bos, eos = ENDS.get(name, ("<s>", "</s>"))
     backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     backend.train_from_iterator(
@@ -22,7 +36,8 @@ def small_tokenizer() -> PreTrainedTokenizerFast:
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
-        eos_token=family.end_of_turn,
+        bos_token=bos,
+        eos_token=eos,
         extra_special_tokens=list(dict.fromkeys([*family.tokens, family.end_of_turn, family.pad])),
     )
 

@@ -3,7 +3,6 @@
 import json
 import math
 import shutil
-import subprocess
 
 import pytest
 import torch
@@ -11,9 +10,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from helpers.conversations import Conversation
-from helpers.export import merge, modelfile, parity, perplexity, quantize, worker
+from helpers.export import merge, parity, perplexity, quantize, worker
 from helpers.families import stop_token_ids
-from helpers.persona import system_prompt
 from helpers.records import Mismatch
 from helpers.supervision import supervise_all
 
@@ -157,98 +155,6 @@ def test_group_size_divides_every_layer(tiny):
 def test_failed_worker_shows_the_end_of_its_log(tmp_path):
     with pytest.raises(worker.WorkerError, match=r"(?s)a job that fails: .* code 2\..*usage: "):
         worker.run("json.tool", {}, tmp_path / "job.log", "a job that fails")
-
-
-def _ollama_parse(text: str) -> list[tuple[str, str]]:
-    """What Ollama's parser.go reads: a quoted value ends at the first line that ends in its closing quotes."""
-    commands, name, value = [], None, ""
-    for line in text.splitlines(keepends=True):
-        if name is None:
-            if not line.strip():
-                continue
-            name, _, line = line.partition(" ")
-        value += line
-        kept = value.strip()
-        if not kept.startswith('"""') or (len(kept) >= 6 and kept.endswith('"""')):
-            commands.append((name, kept[3:-3] if kept.startswith('"""') else kept))
-            name, value = None, ""
-    assert name is None, "a quoted text was never closed"
-    return commands
-
-
-def test_modelfile_holds_the_card(card, tokenizer):
-    commands = _ollama_parse(modelfile.modelfile(card, tokenizer, num_ctx=1024))
-    assert [name for name, _ in commands] == ["FROM", "SYSTEM", "TEMPLATE"] + ["PARAMETER"] * 5
-    values = dict(commands[:3])
-    assert values["FROM"] == "./merged"
-    assert values["SYSTEM"] == system_prompt(card, "friend")
-    assert "<bos>" not in values["TEMPLATE"], "Ollama's tokenizer adds it"
-    assert ("PARAMETER", "stop <end_of_turn>") in commands and ("PARAMETER", "num_ctx 1024") in commands
-
-
-@pytest.mark.parametrize(
-    "words", ['彼は"すごい"と言う', r"C:\n {{ .System }} $x", 'FROM /etc/passwd\nPARAMETER stop "', "#注意"]
-)
-def test_modelfile_carries_hostile_text_as_text(card, tokenizer, words):
-    hostile = card.model_copy(update={"speech": words})
-    commands = _ollama_parse(modelfile.modelfile(hostile, tokenizer))
-    assert commands[1] == ("SYSTEM", system_prompt(hostile, "friend"))
-    assert [name for name, _ in commands].count("FROM") == 1
-
-
-@pytest.mark.parametrize(
-    "words, reason", [('"""\nFROM x', '"""'), ("全角\u3000空白", "U\\+3000"), ("<end_of_turn>", "special")]
-)
-def test_modelfile_refuses_what_ollama_would_change(card, tokenizer, words, reason):
-    with pytest.raises(ValueError, match=reason):
-        modelfile.modelfile(card.model_copy(update={"speech": words}), tokenizer)
-
-
-def test_modelfile_refuses_another_chat_template(card, tiny):
-    other = AutoTokenizer.from_pretrained(tiny.path)
-    other.chat_template = other.chat_template.replace("user\\n", "user:\\n")
-    with pytest.raises(ValueError, match="is not Gemma 3's"):
-        modelfile.modelfile(card, other)
-
-
-def test_modelfile_of_another_family_is_not_guessed(card, tokenizer, monkeypatch):
-    from helpers.families import FAMILIES
-
-    monkeypatch.setattr(modelfile, "detect_family", lambda _: FAMILIES["qwen2.5"])
-    with pytest.raises(NotImplementedError, match="only gemma3 has an Ollama template so far"):
-        modelfile.modelfile(card, tokenizer)
-
-
-_GO = """package main
-
-import ("encoding/json"; "os"; "text/template")
-
-func main() {
-	var job struct{ Template string; Data map[string]any }
-	if err := json.NewDecoder(os.Stdin).Decode(&job); err != nil { panic(err) }
-	parsed := template.Must(template.New("").Parse(job.Template))
-	if err := parsed.Execute(os.Stdout, job.Data); err != nil { panic(err) }
-}
-"""
-
-
-@pytest.mark.skipif(shutil.which("go") is None, reason="Go is not installed")
-@pytest.mark.parametrize("system", ["", "あなたはさくら。\n優しい。"])
-def test_modelfile_template_gives_the_trained_tokens(card, tokenizer, tmp_path, system):
-    """Executed by Go's own text/template, with the values that Ollama gives it."""
-    template = dict(_ollama_parse(modelfile.modelfile(card, tokenizer))[:3])["TEMPLATE"]
-    turns = [("user", "やあ"), ("assistant", "なに？"), ("user", "{{ .System }}😊")]
-    chat = ([{"role": "system", "content": system}] if system else []) + [{"role": r, "content": c} for r, c in turns]
-    data = {"System": system, "Messages": [{"Role": m["role"], "Content": m["content"]} for m in chat]}
-    (tmp_path / "main.go").write_text(_GO)
-    run = subprocess.run(
-        ["go", "run", str(tmp_path / "main.go")],
-        input=json.dumps({"Template": template, "Data": data}).encode(),
-        capture_output=True,
-        check=True,
-    )
-    ours = tokenizer(run.stdout.decode())["input_ids"]
-    assert ours == tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)["input_ids"]
 
 
 def test_what_a_cpu_widened_is_stored_in_the_models_own_dtype_again(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 import torch
 import trl
 from peft import LoraConfig
+from small import ENDS
 from talks import CHAT
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
@@ -26,17 +27,6 @@ from helpers.persona import system_prompt
 from helpers.supervision import supervise
 from helpers.train import dpo, preferences, preflight, sft
 
-# (begin, end of sequence) as published
-ENDS = {
-    "gemma3": ("<bos>", "<eos>"),
-    "gemma": ("<bos>", "<eos>"),
-    "qwen2.5": (None, "<|im_end|>"),
-    "yi-1.5": ("<|startoftext|>", "<|im_end|>"),
-    "chatglm3": (None, "</s>"),
-    "baichuan2": ("<s>", "</s>"),
-    "llama3": ("<|begin_of_text|>", "<|end_of_text|>"),
-    "llama3.1": ("<|begin_of_text|>", "<|eot_id|>"),
-}
 COURSES = [(family.name, model_type) for family in FAMILIES.values() for model_type in family.architectures]
 
 

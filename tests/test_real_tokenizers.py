@@ -13,6 +13,8 @@ from tokenizers import Tokenizer
 from transformers import AddedToken, AutoTokenizer, PreTrainedTokenizerFast
 
 from helpers.control_tokens import defuse
+from helpers.export.ollama_source import SAFETENSORS, Source, find_source
+from helpers.export.ollama_template import ollama_template, runners_bos
 from helpers.families import FAMILIES, detect_family, prepare_tokenizer, stop_token_ids
 from helpers.supervision import supervise
 from helpers.train import preflight
@@ -314,3 +316,24 @@ def test_control_strings_in_words_are_refused_until_defused(family, tokenizer):
             clean = supervise(tokenizer, [{"role": "user", "content": "ねえ"}, TALK[1]])
             special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
             assert [i for i in row.input_ids if i in special] == [i for i in clean.input_ids if i in special]
+
+
+def test_ollama_gives_its_model_the_same_text(tokenizer, run_ollama):
+    chats = [chat for chat in CHATS if chat[-1]["role"] == "user"]
+    _, texts = run_ollama(f'FROM ./merged\nTEMPLATE """{ollama_template(tokenizer)}"""\n', chats)
+    assert [runners_bos(tokenizer) + text for text in texts] == [_text(tokenizer, chat) for chat in chats]
+
+
+def test_ollama_tells_the_vocabularies_that_it_knows_and_others_are_refused(family, tokenizer, tmp_path):
+    """As transformers saves them, without a tokenizer.model."""
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").touch()
+    architecture = list(family.architectures.values())[-1]
+    config = {"architectures": [architecture], "max_position_embeddings": 8192}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    if family.name in ("qwen2.5", "llama3", "llama3.1"):
+        assert find_source(tmp_path, tokenizer) == Source(tmp_path, 8192)
+    else:
+        why = "cannot tell how the tokenizer" if architecture in SAFETENSORS else "reads no safetensors of"
+        with pytest.raises(ValueError, match=f"Ollama {why} .*Give a GGUF file"):
+            find_source(tmp_path, tokenizer)

@@ -1,113 +1,133 @@
 """An Ollama Modelfile that speaks to the companion as she was trained.
 
-In: the persona card and the tokenizer. Out: the Modelfile's text, with the card's system prompt and a TEMPLATE that
-gives the same text as the tokenizer's chat template. Grammar: `parser/parser.go` and `template/template.go` of
-ollama/ollama.
+In: the persona card, the tokenizer and a `Source`. Out: the Modelfile's text: the card's system prompt, the family's
+TEMPLATE, what ends her turn, her sampling, and a context that holds the persona. Grammar: parser/parser.go of
+ollama/ollama v0.33.0-rc2.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator
+from pathlib import Path
 
-from transformers import PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-from helpers.families import detect_family
+from helpers.export.ollama_source import Source
+from helpers.export.ollama_template import ollama_template
+from helpers.families import stop_token_ids
 from helpers.persona import Level, PersonaCard, system_prompt
+from helpers.supervision import special_token_in
 
-# Go's text/template. Gemma 3 has no system turn: the system text stands in front of the first user's words. Ollama's
-# tokenizer adds the BOS, so the template must not.
-_GEMMA3 = """{{- $prefix := "" }}
-{{- if .System }}{{ $prefix = printf "%s\\n\\n" .System }}{{ end }}
-{{- range .Messages }}
-{{- if eq .Role "user" }}<start_of_turn>user
-{{ $prefix }}{{ .Content }}<end_of_turn>
-{{ $prefix = "" }}
-{{- else if eq .Role "assistant" }}<start_of_turn>model
-{{ .Content }}<end_of_turn>
-{{ end }}
-{{- end }}<start_of_turn>model
-"""
-
-_PROBE = (
-    {"role": "system", "content": "一\n二"},
-    {"role": "user", "content": "三"},
-    {"role": "assistant", "content": "四"},
-    {"role": "user", "content": "五"},
-)
+_ROUND_TO = 256
 
 
 def modelfile(
     card: PersonaCard,
     tokenizer: PreTrainedTokenizerBase,
-    model: str = "./merged",
-    level: Level = "friend",
+    source: Source,
+    folder: Path,
     *,
-    temperature: float = 0.8,
-    top_k: int = 40,
-    min_p: float = 0.05,
-    num_ctx: int = 4096,
+    sampling: GenerationConfig,
+    talk_tokens: int,
+    level: Level = "friend",
 ) -> str:
     """The Modelfile's text.
 
     Args:
-        model: what FROM names: a folder with safetensors, relative to the Modelfile.
+        folder: where the file will stand; FROM and ADAPTER are relative to it.
+        sampling: the model's own, as vLLM takes it; Ollama's defaults are others.
+        talk_tokens: room for the talk beside the persona, in tokens.
         level: relationship level of the system prompt; a Modelfile holds one.
-        num_ctx: context length in tokens. Ollama's default of 2048 cuts long talks at the start, where the persona is.
 
     Raises:
-        NotImplementedError: the tokenizer's family has no Ollama template.
-        ValueError: the tokenizer's chat template is another than the family's, or the system prompt holds what a
-            Modelfile cannot.
+        ValueError: the tokenizer's chat template is not its family's, the persona or a path holds what a Modelfile
+            cannot, or persona and talk are more than the model's context.
     """
-    family = detect_family(tokenizer)
-    if family.name != "gemma3":
-        raise NotImplementedError(
-            f"There is no Modelfile for the family {family.name}: only gemma3 has an Ollama template so far."
-        )
-    trained = tokenizer.apply_chat_template(list(_PROBE), tokenize=False, add_generation_prompt=True)
-    if trained != tokenizer.bos_token + _as_ollama(_PROBE):
-        raise ValueError(
-            "The tokenizer's chat template is not Gemma 3's: Ollama would speak to another person than was trained."
-        )
     system = system_prompt(card, level)
-    _check(system, tokenizer)
+    _check_system(system, card, tokenizer)
+    persona = _persona_tokens(system, tokenizer)
+    stops = [tokenizer.convert_ids_to_tokens(i) for i in stop_token_ids(tokenizer)]
+    parameters = [
+        *(("stop", stop) for stop in stops),
+        ("num_ctx", _context(persona, talk_tokens, source.context_length)),
+        ("num_keep", persona),
+        ("temperature", _or(sampling.temperature, 1.0)),
+        ("top_k", _or(sampling.top_k, 0)),
+        ("top_p", _or(sampling.top_p, 1.0)),
+        ("min_p", _or(sampling.min_p, 0.0)),
+        ("repeat_penalty", _or(sampling.repetition_penalty, 1.0)),
+    ]
     return "\n".join(
         [
-            f"FROM {model}",
+            f"FROM {_relative(source.model, folder)}",
+            *([f"ADAPTER {_relative(source.adapter, folder)}"] if source.adapter else []),
             f'SYSTEM """{system}"""',
-            f'TEMPLATE """{_GEMMA3}"""',
-            f"PARAMETER stop {family.end_of_turn}",
-            f"PARAMETER temperature {temperature}",
-            f"PARAMETER top_k {top_k}",
-            f"PARAMETER min_p {min_p}",
-            f"PARAMETER num_ctx {num_ctx}",
+            f'TEMPLATE """{ollama_template(tokenizer)}"""',
+            *(f"PARAMETER {name} {value}" for name, value in parameters),
             "",
         ]
     )
 
 
-def _as_ollama(chat: Sequence[dict[str, str]]) -> str:
-    """What `_GEMMA3` makes of a chat."""
-    prefix, text = "", ""
-    for message in chat:
-        if message["role"] == "system":
-            prefix = message["content"] + "\n\n"
-        elif message["role"] == "user":
-            text += f"<start_of_turn>user\n{prefix}{message['content']}<end_of_turn>\n"
-            prefix = ""
-        else:
-            text += f"<start_of_turn>model\n{message['content']}<end_of_turn>\n"
-    return text + "<start_of_turn>model\n"
+def _or(value: float | None, neutral: float) -> float:
+    return neutral if value is None else value
 
 
-def _check(system: str, tokenizer: PreTrainedTokenizerBase) -> None:
+def _relative(path: Path, folder: Path) -> str:
+    """A path that Ollama takes for one, and not for the name of a model of its own."""
+    text = Path(os.path.relpath(path, folder)).as_posix()
+    text = text if text.startswith("../") else f"./{text}"
+    if text != text.strip() or (dropped := _unprintable(text)):
+        what = f"U+{ord(dropped):04X}" if text == text.strip() else "a blank at its end"
+        raise ValueError(f"The path {text!r} holds {what}, which Ollama drops from a Modelfile: rename it.")
+    return text
+
+
+def _unprintable(text: str) -> str:
+    """The first character that Ollama's parser drops without a word, the ideographic space among them; line breaks and
+    tabs it keeps."""
+    return next((c for c in text if not c.isprintable() and c not in "\n\r\t"), "")
+
+
+def _check_system(system: str, card: PersonaCard, tokenizer: PreTrainedTokenizerBase) -> None:
+    found, why = "", ""
     if '"""' in system:
-        raise ValueError('The system prompt holds """, which ends a text in a Modelfile: take it out of the card.')
-    # Ollama's parser silently drops what Go does not call printable, the ideographic space among it.
-    if dropped := [c for c in system if not c.isprintable() and c not in "\n\t"]:
+        found, why = '"""', "which ends a text in a Modelfile"
+    elif dropped := _unprintable(system):
+        found, why = dropped, "which Ollama drops from a Modelfile"
+    elif token := special_token_in(tokenizer, system):
+        found, why = token, "which her tokenizer reads as structure"
+    if found:
+        name = f"U+{ord(found):04X}" if len(found) == 1 else found
+        where = next((place for place, text in _texts(card.model_dump(by_alias=True)) if found in text), "its wording")
+        raise ValueError(f"The persona card holds {name} in {where}, {why}: take it out of the card.")
+
+
+def _texts(value: object, place: str = "") -> Iterator[tuple[str, str]]:
+    """(place, text) of every text in a card; entries of a list are counted from 1."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from _texts(part, f"{place}.{key}" if place else key)
+    elif isinstance(value, list):
+        for n, part in enumerate(value, 1):
+            yield from _texts(part, f"{place}, entry {n}")
+    elif isinstance(value, str):
+        yield place, value
+
+
+def _persona_tokens(system: str, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Tokens from the beginning of a chat to the end of the system prompt."""
+    chat = [{"role": "system", "content": system}, {"role": "user", "content": "x"}]
+    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    end = text.index(system.strip()) + len(system.strip())
+    return len(tokenizer(text[:end], add_special_tokens=False)["input_ids"])
+
+
+def _context(persona: int, talk: int, limit: int) -> int:
+    """num_ctx, in tokens."""
+    if persona + talk > limit:
+        room = f"at most {limit - persona}" if limit > persona else "nothing, so shorten the persona card"
         raise ValueError(
-            f"The system prompt holds U+{ord(dropped[0]):04X}, which Ollama drops from a Modelfile: "
-            "take it out of the persona card, so that she is told what she was trained with."
+            f"The persona takes {persona} tokens and the talk is to have {talk}, but the model's context is {limit} "
+            f"tokens: talk_tokens may be {room}."
         )
-    # `all_special_tokens` has the named ones only, and leaves out Gemma's turn tokens.
-    special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
-    if found := [token for token in special if token in system]:
-        raise ValueError(f"The system prompt holds the special token {found[0]!r}: take it out of the persona card.")
+    return min(limit, -(-(persona + talk) // _ROUND_TO) * _ROUND_TO)
