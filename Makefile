@@ -30,6 +30,7 @@ bench: .venv/.installed
 	$(BIN)/python tests/bench_lm_head.py
 	$(BIN)/python tests/bench_corpus.py
 	$(BIN)/python tests/bench_generate.py
+	$(BIN)/python tests/bench_quantized.py
 
 gpu-check: .venv/.installed
 	@$(BIN)/python tests/gpu/check.py

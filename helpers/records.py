@@ -12,6 +12,7 @@ import shutil
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -151,11 +152,13 @@ class Stage:
             shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
         return record
 
-    def _write(self, status: str, **more: object) -> dict[str, object]:
+    @property
+    def record(self) -> dict[str, object]:
+        """The record as it stands now, without metrics and artifacts."""
         hardware = self.settings.hardware
-        record = {
+        return {
             "stage": self.settings.stage,
-            "status": status,
+            "status": "running",
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "settings": self.settings.values,
             "inputs": self.inputs,
@@ -167,8 +170,10 @@ class Stage:
             "seconds": round(time.monotonic() - self._began, 1),
             **self.peaks(),
             **self.notes,
-            **more,
         }
+
+    def _write(self, status: str, **more: object) -> dict[str, object]:
+        record = self.record | {"status": status, **more}
         if rank() == 0:
             write_atomically(self.folder / "run.json", json.dumps(record, indent=1, ensure_ascii=False, default=str))
         return record
@@ -239,6 +244,21 @@ def load(run: Path, stage: str) -> Artifacts:
                 f"run stage {number} again."
             )
     return Artifacts(run / stage, record)
+
+
+def lineage(run: Path, inputs: Iterable[str]) -> list[dict]:
+    """The records of the stages among `inputs`, of those that these read, and so on, in course order.
+
+    Raises:
+        MissingStage, Mismatch: see `load`.
+    """
+    found: dict[str, dict] = {}
+    waiting = [name for name in inputs if name in STAGES]
+    while waiting:
+        if (name := waiting.pop()) not in found:
+            found[name] = load(run, name).record
+            waiting += [earlier for earlier in found[name]["inputs"] if earlier in STAGES]
+    return [found[name] for name in STAGES if name in found]
 
 
 def artifact_sha256(path: Path) -> str:

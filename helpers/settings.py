@@ -124,8 +124,12 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
         "calibration_rows": (8, 16, 256),
         "perplexity_rows": (4, 12, 200),
         "parity_rows": (2, 2, 8),
+        "prompts": (2, 6, 32),
+        "max_new_tokens": (4, 24, 60),
         "talk_tokens": (1024, 3072, 7168),
-        "schemes": (("gptq", "awq"),) * 3,
+        "schemes": (("gptq", "awq"), ("gptq", "awq"), ("gptq", "awq", "gptq-8bit", "w8a8")),
+        # llama.cpp cannot run the tiny model: its Gemma 3 has every sixth layer full, and so at least six.
+        "gguf": ((), ("f16", "q8_0"), ("f16", "q8_0", "q4_K_M")),
         "adapter": ("05_dpo",) * 3,
     },
     "07_serve_vllm": {
@@ -302,7 +306,7 @@ def resolve(stage: str, notebook: Mapping[str, object]) -> Settings:
 
 def _fitting(name: str, value: object, default: object) -> object:
     if isinstance(default, tuple) and isinstance(value, str):
-        value = tuple(value.split(","))  # papermill's -p has no lists
+        value = tuple(filter(None, value.split(",")))  # papermill's -p has no lists
     if name in CHOICES and value not in CHOICES[name]:
         raise BadValue(f"{name} is one of {', '.join(CHOICES[name])}, not {value!r}.")
     if isinstance(default, bool):

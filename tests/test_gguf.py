@@ -9,10 +9,12 @@ from small import small_base
 from tokenizers import Tokenizer, decoders, models, normalizers, trainers
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig, PreTrainedTokenizerFast
 
-from helpers.export import gguf, worker
+from helpers.conversations import Conversation
+from helpers.export import gguf, quality, worker
 from helpers.export.serving_files import write_serving_files
 from helpers.families import FAMILIES, stop_token_ids
 from helpers.persona import system_prompt
+from helpers.supervision import supervise_all
 
 SPOKEN = [
     ["ただいま", "おかえり😊"],
@@ -65,14 +67,32 @@ def model(card, tmp_path_factory):
     return folder
 
 
-def test_every_type_is_made_once_and_is_opened_again(model, tmp_path):
-    types = ["f16", "q8_0", "q4_K_M"]
-    made = gguf.convert(model, tmp_path / "gguf", types, tmp_path / "gguf.log")
-    assert list(made.files) == types and all(file.exists() for file in made.files.values())
+def test_llama_cpp_says_what_the_merged_model_says(model, card, tmp_path):
+    from helpers.families import load_tokenizer
+
+    made = gguf.convert(model, tmp_path / "gguf", ["f16", "q8_0", "q4_K_M"], tmp_path / "gguf.log")
+    assert set(made.files) == {"f16", "q8_0", "q4_K_M"} and all(f.exists() for f in made.files.values())
     assert made.bytes["f16"] > made.bytes["q8_0"] > made.bytes["q4_K_M"] > 0
     assert not [f for f in tmp_path.rglob("*") if "part" in f.name or "tokenizer" in f.name]
-    again = gguf.convert(model, tmp_path / "gguf", types, tmp_path / "again.log")
+
+    tokenizer = load_tokenizer(model)
+    talks = [
+        Conversation(messages=[{"role": ("user", "assistant")[i % 2], "content": t} for i, t in enumerate(talk)])
+        for talk in SPOKEN
+    ]
+    rows, prompts = supervise_all(tokenizer, talks, card), [quality.Prompt.first_turn(t, card) for t in talks]
+    found = quality.measure({"merged": model, **made.files}, rows, 2, prompts, card, 6, tmp_path / "quality.log")
+    assert {q.tokens for q in found.values()} == {sum(len(r.supervised) for r in rows)}
+    f16, q8, q4 = (found[name] for name in ("f16", "q8_0", "q4_K_M"))
+    assert f16.same_token == 1 and f16.perplexity == pytest.approx(found["merged"].perplexity, rel=0.01)
+    assert f16.mean_abs < q8.mean_abs < q4.mean_abs
+    assert f16.replies == found["merged"].replies and f16.same_reply == 1 and f16.persona == found["merged"].persona
+    assert all(q.tokens_per_second > 0 for q in found.values())
+
+    noted = (tmp_path / "gguf" / "export.json").read_text()
+    again = gguf.convert(model, tmp_path / "gguf", ["f16", "q8_0", "q4_K_M"], tmp_path / "again.log")
     assert again.files == made.files and not (tmp_path / "again.log").exists()
+    assert (tmp_path / "gguf" / "export.json").read_text() == noted
 
 
 def test_what_is_no_type_is_said(model, tmp_path):

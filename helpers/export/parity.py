@@ -1,10 +1,10 @@
-"""How far two models are apart on the companion's own words.
+"""How far models are apart on the companion's own words.
 
-In: two models with the same vocabulary, and supervised rows. Out: `Parity`: differences of their logits, and how often
-both would say the same next token.
+In: what one model says, as a `Reference`, and another's logits on the same rows. Out: `Parity`: differences of the
+logits, how much likelier or less likely her words become, and how often both would say the same next token.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,16 +18,27 @@ EDGES = torch.logspace(-9, 2, 45)
 
 
 @dataclass(frozen=True)
+class Reference:
+    """A model's logits at the supervised positions of some rows, in float32 on the CPU: [positions, vocabulary]. A
+    position of Gemma 3 takes 1 MB."""
+
+    logits: torch.Tensor
+
+
+@dataclass(frozen=True)
 class Parity:
     """Absolute logit differences over all words of the vocabulary at all supervised positions.
 
     Attributes:
+        nll_abs: mean absolute difference of the negative log-likelihood of what she says. The perplexities of the two
+            models differ by a factor of exp(nll_abs) at most.
         same_greedy: share of positions at which both models' most likely token is the same.
         histogram: counts between neighbouring `EDGES`; what is below the first edge counts in the first bin.
     """
 
     max_abs: float
     mean_abs: float
+    nll_abs: float
     same_greedy: float
     positions: int
     histogram: list[int]
@@ -35,7 +46,7 @@ class Parity:
     @property
     def figures(self) -> dict[str, float]:
         """All but the histogram, for the run record."""
-        return {name: getattr(self, name) for name in ("max_abs", "mean_abs", "same_greedy", "positions")}
+        return {name: value for name, value in vars(self).items() if name != "histogram"}
 
     @property
     def sentence(self) -> str:
@@ -45,28 +56,51 @@ class Parity:
         )
 
 
-def compare(
-    one: PreTrainedModel | PeftModel, other: PreTrainedModel | PeftModel, rows: Sequence[Row], batch_size: int = 4
-) -> Parity:
-    """Compare two models on the supervised positions of `rows`; logits are compared in float32.
+def reference(model: PreTrainedModel | PeftModel, rows: Sequence[Row], batch_size: int = 4) -> Reference:
+    """What `model` says at the supervised positions of `rows`.
 
     Raises:
-        ValueError: no row has a supervised token, or the vocabularies differ in size.
+        ValueError: no row has a supervised token.
     """
-    largest, total, same, positions = 0.0, 0.0, 0, 0
-    histogram, words = torch.zeros(len(EDGES) - 1, dtype=torch.long), 0
-    pairs = zip(supervised_logits(one, rows, batch_size), supervised_logits(other, rows, batch_size), strict=True)
-    for (a, _), (b, _) in pairs:
-        b, words = b.to(a.device), a.shape[-1]
+    parts = [logits.cpu() for logits, _ in supervised_logits(model, rows, batch_size)]
+    if not parts:
+        raise ValueError("There is no supervised token in these rows: give conversations with a companion's reply.")
+    return Reference(torch.cat(parts))
+
+
+def compare(told: Reference, others: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> Parity:
+    """Compare a model with the reference.
+
+    Args:
+        others: its (logits [n, vocabulary] in float32, targets [n]) on the reference's rows, in any pieces:
+            `logits.supervised_logits`, or `llama_cpp.LlamaCpp.logits`.
+
+    Raises:
+        ValueError: the vocabularies or the numbers of positions differ.
+    """
+    largest, total, likelihood, same, at = 0.0, 0.0, 0.0, 0, 0
+    words, histogram = told.logits.shape[-1], torch.zeros(len(EDGES) - 1, dtype=torch.long)
+    for logits, targets in others:
+        a, b, said = told.logits[at : at + len(logits)], logits.cpu(), targets.cpu()
+        at += len(logits)
         if b.shape[-1] != words:
             raise ValueError(f"The models have vocabularies of {words} and {b.shape[-1]} words and cannot be compared.")
+        if len(a) < len(b):
+            break
         same += (a.argmax(-1) == b.argmax(-1)).sum().item()
+        likelihood += (log_likelihood(a, said) - log_likelihood(b, said)).abs().sum().item()
         difference = (a - b).abs()
         largest = max(largest, difference.max().item())
         total += difference.sum(dtype=torch.float64).item()
-        positions += len(a)
-        bins = torch.bucketize(difference.cpu().flatten(), EDGES[1:-1])
+        bins = torch.bucketize(difference.flatten(), EDGES[1:-1])
         histogram += torch.bincount(bins, minlength=len(histogram))
-    if positions == 0:
-        raise ValueError("There is no supervised token in these rows: give conversations with a companion's reply.")
-    return Parity(largest, total / (positions * words), same / positions, positions, histogram.tolist())
+    if at != len(told.logits):
+        raise ValueError(
+            f"The reference has {len(told.logits)} positions and the other model {at}: give the same rows."
+        )
+    return Parity(largest, total / (at * words), likelihood / at, same / at, at, histogram.tolist())
+
+
+def log_likelihood(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Logarithm of each target's probability, [n], from logits [n, vocabulary]."""
+    return logits.gather(-1, targets[:, None])[:, 0] - logits.logsumexp(-1)

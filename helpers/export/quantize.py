@@ -1,8 +1,8 @@
-"""4-bit checkpoints for serving: GPTQ by gptqmodel, the AWQ format by auto-round.
+"""Checkpoints of fewer bits for serving: GPTQ by gptqmodel; the AWQ format, and 8-bit integers, by auto-round.
 
-In: a model folder in 16 or 32 bits and calibration rows. Out: a folder with 4-bit linear layers that vLLM serves, with
-tokenizer, chat template and stop tokens. Each runs as `python -m helpers.export.quantize` in a process of its own: both
-libraries patch transformers when imported.
+In: a model folder in 16 or 32 bits and calibration rows. Out: a folder whose linear layers have fewer bits and which
+vLLM serves, with tokenizer, chat template and stop tokens. Each runs as `python -m helpers.export.quantize` in a
+process of its own: both libraries patch transformers when imported.
 """
 
 import json
@@ -15,20 +15,57 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from helpers.export import worker
+from helpers.export import made, worker
 from helpers.export.serving_files import weight_bytes, write_serving_files
-from helpers.files import whole_folder
+from helpers.files import sha256_folder, sha256_json, whole_folder
 from helpers.supervision import Row
 
 GROUP_SIZES = (128, 64, 32)
+# Versions of the libraries are pinned; this counts changes of what is made here.
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """A way to quantize.
+
+    Attributes:
+        bits: of a weight.
+        how: what was done, for the model card.
+        grouped: whether `group_size` weights share a scale; else an output channel's do.
+        cpu: whether vLLM serves it without a GPU too.
+    """
+
+    bits: int
+    how: str
+    grouped: bool = True
+    cpu: bool = True
+
+
+SCHEMES = {
+    # Weights not yet rounded make up for those that are (Frantar et al., 2022, arXiv:2210.17323).
+    "gptq": Scheme(4, "Her linear layers in 4 bits by GPTQ (gptqmodel)."),
+    "gptq-8bit": Scheme(8, "Her linear layers in 8 bits by GPTQ (gptqmodel).", cpu=False),
+    # AWQ's file format (Lin et al., 2023, arXiv:2306.00978), rounded by auto-round with `iters=0`: the rounding
+    # minimizes the error weighted by the activations of the calibration rows. It is not AWQ's own search for channel
+    # scales, which takes several times as long.
+    "awq": Scheme(4, "Her linear layers in 4 bits in AWQ's format, rounded by auto-round."),
+    # 8-bit integers for weights and, token by token, for what they are multiplied with.
+    "w8a8": Scheme(8, "Her linear layers in 8-bit integers (W8A8, compressed-tensors) by auto-round.", grouped=False),
+}
+_NEVER = {
+    "awq-8bit": "AWQ's file format and vLLM's reader of it know 4 bits alone; with 8 bits take w8a8 or gptq-8bit",
+}
 
 
 @dataclass(frozen=True)
 class Quantized:
-    """`bytes` of weights on disk, `seconds` of the process, weights that share a scale: `group_size`."""
+    """`bytes` of weights on disk, `seconds` that making it took, weights that share a scale: `group_size`, 0 for an
+    output channel's."""
 
     scheme: str
     folder: Path
@@ -37,53 +74,47 @@ class Quantized:
     group_size: int
 
 
-def gptq(model: Path, target: Path, rows: Sequence[Row], log: Path) -> Quantized:
-    """4 bits by GPTQ (Frantar et al., 2022, arXiv:2210.17323): weights not yet rounded make up for those that are.
+def check_schemes(names: Sequence[str]) -> None:
+    """Raises ValueError for the first name that is no scheme, or one that nothing could serve."""
+    for name in names:
+        if name in _NEVER:
+            raise ValueError(f"There is no {name}: {_NEVER[name]}.")
+        if name not in SCHEMES:
+            raise ValueError(f"There is no quantization scheme {name!r}: use {', '.join(SCHEMES)}.")
+
+
+def quantize(scheme: str, model: Path, target: Path, rows: Sequence[Row], log: Path) -> Quantized:
+    """Write a checkpoint of fewer bits to `target`. One that is there already, whole and made of the same, stays.
 
     Args:
-        rows: calibration, as token ids: texts would get a second BOS.
+        scheme: a name in `SCHEMES`.
+        rows: calibration, as token ids (texts would get a second BOS), see `calibration.calibration_rows`. auto-round
+            wants one length: rows are cut to it, shorter ones left out.
         log: file for the library's own output.
 
     Raises:
-        ValueError: no group size divides the model's layers.
+        ValueError: no such scheme, or no group size divides the model's layers.
         worker.WorkerError: the library failed; the message holds the end of `log`.
     """
-    return _quantize("gptq", model, target, rows, log)
-
-
-def awq(model: Path, target: Path, rows: Sequence[Row], log: Path) -> Quantized:
-    """4 bits in AWQ's file format (Lin et al., 2023, arXiv:2306.00978), rounded by auto-round with `iters=0`.
-
-    The rounding minimizes the error weighted by the activations of the calibration rows; it is not AWQ's own search for
-    channel scales, which takes several times as long. Arguments and errors as for `gptq`. Calibration rows are cut to
-    one length, which auto-round demands; shorter ones are left out.
-    """
-    return _quantize("awq", model, target, rows, log)
-
-
-SCHEMES = {"gptq": gptq, "awq": awq}
-
-
-def check_schemes(names: Sequence[str]) -> None:
-    """Raises ValueError for the first name that is no scheme."""
-    for name in names:
-        if name not in SCHEMES:
-            raise ValueError(f"There is no quantization scheme {name!r}: use {' or '.join(SCHEMES)}.")
-
-
-def _quantize(scheme: str, model: Path, target: Path, rows: Sequence[Row], log: Path) -> Quantized:
-    began, size = time.monotonic(), group_size(model)
-    job = {
-        "scheme": scheme,
-        "model": str(model.resolve()),
-        "target": str(target.resolve()),
-        "rows": worker.pack_rows(rows),
-        "group_size": size,
-    }
-    # On two cores gptqmodel sizes its worker pool to one and then refuses it.
-    environment = {"GPTQMODEL_CPU_WORKERS": str(max(2, (os.cpu_count() or 2) // 2))}
-    worker.run("helpers.export.quantize", job, log, f"{scheme} {model.name}", environment)
-    return Quantized(scheme, target, weight_bytes(target), round(time.monotonic() - began, 1), size)
+    check_schemes([scheme])
+    size = group_size(model) if SCHEMES[scheme].grouped else 0
+    packed = worker.pack_rows(rows)
+    made_from = sha256_json([scheme, size, packed, sha256_folder(model, ("*.safetensors", "config.json")), VERSION])
+    if (found := made.noted(target, made_from)) is None:
+        began = time.monotonic()
+        job = {
+            "scheme": scheme,
+            "model": str(model.resolve()),
+            "target": str(target.resolve()),
+            "rows": packed,
+            "group_size": size,
+            "made_from": made_from,
+        }
+        # On two cores gptqmodel sizes its worker pool to one and then refuses it.
+        environment = {"GPTQMODEL_CPU_WORKERS": str(max(2, (os.cpu_count() or 2) // 2))}
+        worker.run("helpers.export.quantize", job, log, f"{scheme} {model.name}", environment)
+        found = {"seconds": round(time.monotonic() - began, 1)}
+    return Quantized(scheme, target, weight_bytes(target), found["seconds"], size)
 
 
 def group_size(model: Path) -> int:
@@ -102,50 +133,63 @@ def group_size(model: Path) -> int:
 
 
 def _run(job: dict) -> dict:
-    model, target = Path(job["model"]), Path(job["target"])
-    rows = worker.unpack_rows(job["rows"])
-    work = {"gptq": _gptqmodel, "awq": _auto_round}[job["scheme"]]
+    began, model, target = time.monotonic(), Path(job["model"]), Path(job["target"])
+    ids, scheme = [row.input_ids for row in worker.unpack_rows(job["rows"])], SCHEMES[job["scheme"]]
     with whole_folder(target) as part, tempfile.TemporaryDirectory(dir=target.parent) as raw:
-        made = work(model, Path(raw), [row.input_ids for row in rows], job["group_size"])
-        for weights in made.glob("*.safetensors*"):
-            _move(weights, part / weights.name, AutoConfig.from_pretrained(model).dtype)
-        _write_config(model, made, part)
+        if job["scheme"].startswith("gptq"):
+            done = _gptqmodel(model, Path(raw), ids, scheme.bits, job["group_size"])
+        else:
+            done = _auto_round(model, Path(raw), ids, job["scheme"], job["group_size"])
+        dtype, own = AutoConfig.from_pretrained(model).dtype, _tensor_names(model)
+        for weights in done.glob("*.safetensors*"):
+            _move(weights, part / weights.name, own, dtype)
+        _write_config(model, done, part)
         write_serving_files(model, part)
+        made.note(part, job["made_from"], seconds=round(time.monotonic() - began, 1))
     return {}
 
 
-def _move(weights: Path, target: Path, dtype: torch.dtype) -> None:
-    """Move a file of weights; what was not quantized in it and is float32, as auto-round computes on a CPU without
-    bfloat16, gets the model's own dtype back."""
+def _tensor_names(model: Path) -> set[str]:
+    names = set()
+    for file in model.glob("*.safetensors"):
+        with safe_open(file, "pt") as tensors:
+            names |= set(tensors.keys())
+    return names
+
+
+def _move(weights: Path, target: Path, own: set[str], dtype: torch.dtype) -> None:
+    """Move a file of weights; the model's own tensors in it that are float32, as auto-round computes on a CPU without
+    bfloat16, get the model's own dtype back."""
     tensors = load_file(weights) if weights.suffix == ".safetensors" else {}
-    if any(t.dtype == torch.float32 for t in tensors.values()):
-        own = {name: t.to(dtype) if t.dtype == torch.float32 else t for name, t in tensors.items()}
-        save_file(own, target, metadata={"format": "pt"})
+    widened = {name for name, t in tensors.items() if name in own and t.dtype == torch.float32}
+    if widened:
+        tensors |= {name: tensors[name].to(dtype) for name in widened}
+        save_file(tensors, target, metadata={"format": "pt"})
     else:
         shutil.move(weights, target)
 
 
-def _write_config(model: Path, made: Path, part: Path) -> None:
+def _write_config(model: Path, done: Path, part: Path) -> None:
     """The model's own config.json with the quantization added: the libraries rewrite more of it than they need to."""
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    quantization = json.loads((made / "config.json").read_text(encoding="utf-8"))["quantization_config"]
+    quantization = json.loads((done / "config.json").read_text(encoding="utf-8"))["quantization_config"]
     quantization.get("meta", {}).pop("offload_to_disk_path", None)
     (part / "config.json").write_text(
         json.dumps(config | {"quantization_config": quantization}, indent=2), encoding="utf-8"
     )
 
 
-def _gptqmodel(model: Path, folder: Path, ids: list[list[int]], size: int) -> Path:
+def _gptqmodel(model: Path, folder: Path, ids: list[list[int]], bits: int, size: int) -> Path:
     from gptqmodel import GPTQModel, QuantizeConfig
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    loaded = GPTQModel.load(str(model), QuantizeConfig(bits=4, group_size=size), device=device)
+    loaded = GPTQModel.load(str(model), QuantizeConfig(bits=bits, group_size=size), device=device)
     loaded.quantize([{"input_ids": row, "attention_mask": [1] * len(row)} for row in ids], batch_size=1)
     loaded.save(str(folder))
     return folder
 
 
-def _auto_round(model: Path, folder: Path, ids: list[list[int]], size: int) -> Path:
+def _auto_round(model: Path, folder: Path, ids: list[list[int]], scheme: str, size: int) -> Path:
     from auto_round import AutoRound
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -156,17 +200,18 @@ def _auto_round(model: Path, folder: Path, ids: list[list[int]], size: int) -> P
     rounding = AutoRound(
         loaded,
         tokenizer=AutoTokenizer.from_pretrained(model),
-        scheme="W4A16",
+        scheme={"awq": "W4A16", "w8a8": "INT8"}[scheme],
         iters=0,
-        group_size=size,
         device_map=device,
         dataset=rows,
         nsamples=len(rows),
         seqlen=length,
         batch_size=1,
+        **({"group_size": size} if size else {}),
     )
-    _, made = rounding.quantize_and_save(str(folder), format="auto_awq")
-    return Path(made if isinstance(made, str) else made[0])
+    form = {"awq": "auto_awq", "w8a8": "llm_compressor"}[scheme]
+    _, done = rounding.quantize_and_save(str(folder), format=form)
+    return Path(done if isinstance(done, str) else done[0])
 
 
 if __name__ == "__main__":

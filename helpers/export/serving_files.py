@@ -1,13 +1,23 @@
 """What a checkpoint needs besides its weights to speak as it was trained: tokenizer, chat template, stop tokens.
 
-In: the folder that the weights came from. Out: the same files in the folder of the new weights.
+In: the folder that the weights came from. Out: the same files in the folder of the new weights, and whether an export
+has all that it must have, and nothing that it must not.
 """
 
 from pathlib import Path
 
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from helpers.families import load_tokenizer, stop_token_ids
+
+# What Python's pickle reads: such a file can run any code.
+PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle", "*.joblib")
+CARD = "README.md"
+_PROBE = "ただいま〜😮‍💨\n  Hello, 3.14 ﾊﾝｶｸ　𠮷野家"
+
+
+class Unfit(ValueError):
+    """An export lacks something, or holds what it must not."""
 
 
 def write_serving_files(source: Path, target: Path) -> None:
@@ -23,6 +33,34 @@ def write_serving_files(source: Path, target: Path) -> None:
     generation.eos_token_id = stop_token_ids(tokenizer)
     generation.pad_token_id = tokenizer.pad_token_id
     generation.save_pretrained(target)
+
+
+def check_export(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Check a folder that is to be served. A folder of GGUF files carries tokenizer, template and stop tokens inside
+    them, checked when they were made (`export.gguf`).
+
+    Args:
+        tokenizer: the one that she was trained with.
+
+    Raises:
+        Unfit: there are no weights, weights in a format that runs code, no model card, another tokenizer or chat
+            template, or other stop tokens.
+    """
+    if pickled := sorted(file.name for pattern in PICKLED for file in folder.rglob(pattern)):
+        raise Unfit(f"{folder.name} holds {pickled[0]}, a format that can run code when it is read: delete it.")
+    if not (folder / CARD).exists():
+        raise Unfit(f"{folder.name} has no model card ({CARD}).")
+    if any(folder.glob("*.gguf")):
+        return
+    if not any(folder.glob("*.safetensors")):
+        raise Unfit(f"{folder.name} holds no weights in safetensors.")
+    own = load_tokenizer(folder)
+    if own.get_vocab() != tokenizer.get_vocab() or own(_PROBE).input_ids != tokenizer(_PROBE).input_ids:
+        raise Unfit(f"{folder.name} has another tokenizer than she was trained with.")
+    if own.chat_template != tokenizer.chat_template:
+        raise Unfit(f"{folder.name} has another chat template than she was trained with.")
+    if (stops := GenerationConfig.from_pretrained(folder).eos_token_id) != stop_token_ids(tokenizer):
+        raise Unfit(f"{folder.name} stops at {stops} and not at her end of turn {stop_token_ids(tokenizer)}.")
 
 
 def weight_bytes(folder: Path) -> int:
