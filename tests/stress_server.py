@@ -41,7 +41,7 @@ RUNS = 120  # seconds that anything may take
 class DummyServer(VLLMServer):
     """The real class around a stand-in for vLLM."""
 
-    grace = 1.0
+    grace, look = 0.3, 0.05
 
     def command(self):
         program = [sys.executable, str(TESTS / "dummy_server.py")]
@@ -332,18 +332,18 @@ class Watch:
 
     def left(self, port: int) -> list[str]:
         """What is there that was not, in words."""
-        found = [f"process {p.pid} {' '.join(p.cmdline())[:60]}" for p in self._processes()]
+        found = self._processes()
         found += [] if port_is_free(port) else [f"port {port}"]
         found += sorted(self._shared() - self._before)
         # A kernel's connection file is Jupyter's.
         return found + [str(path) for path in self.temporary.iterdir() if path.suffix != ".json"]
 
-    def _processes(self) -> list[psutil.Process]:
+    def _processes(self) -> list[str]:
         found = []
         for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
+            with contextlib.suppress(psutil.Error):  # it has just ended, or is nobody's
                 if process.pid != os.getpid() and process.environ().get(MARK) == self.mark:
-                    found.append(process)
+                    found.append(f"process {process.pid} {' '.join(process.cmdline())[:60]}")
         return found
 
     @staticmethod
@@ -389,7 +389,7 @@ def play(kind: str, model: Path, light: bool, number: int = 0, patience: float =
         place.mkdir()
         watch = Watch(temporary)
         began = time.monotonic()
-        slow = {"DUMMY_START": "0.3"} if "half way" in kind or "stolen" in kind else {}
+        slow = {"DUMMY_START": "0.1"} if "half way" in kind or "stolen" in kind else {}
         with watch.marked(), _environment(slow):
             port = KINDS[kind](Scene(place, model, light, number, port=pick_port(18400)[0]))
         ended = time.monotonic()

@@ -31,11 +31,10 @@ class Leftovers:
 
     def look(self, group: int) -> dict[str, int]:
         """Note what `group` has created since the last look, and return it."""
-        found: dict[str, int] = {}
         unknown = _names() - self._others - self.shared.keys()
-        if unknown:
-            for pid in _members(group):
-                found |= {path: inode for path, inode in _mapped(pid) if path in unknown}
+        inodes = {name: inode for name in unknown if (inode := _inode(name))}
+        mapped = {inode for pid in _members(group) for inode in _mapped(pid)} if inodes else set()
+        found = {name: inode for name, inode in inodes.items() if inode in mapped}
         self.shared |= found
         # Who creates something has it in its map at once: what two looks find in nobody's map is another program's.
         self._others |= (unknown - found.keys()) & self._unclaimed
@@ -45,14 +44,21 @@ class Leftovers:
     def remove(self) -> None:
         """Delete what is noted and still the same. For when no process of the group is left."""
         for path, inode in self.shared.items():
-            with suppress(FileNotFoundError):
-                if os.stat(path).st_ino == inode:
-                    os.unlink(path)
+            if _inode(path) == inode:
+                os.unlink(path)
         shutil.rmtree(self.temporary, ignore_errors=True)
 
 
 def _names() -> set[str]:
     return {str(path) for path in SHARED.iterdir()} if SHARED.is_dir() else set()
+
+
+def _inode(path: str) -> int:
+    """0 if there is no such file, or no longer."""
+    try:
+        return os.stat(path).st_ino
+    except FileNotFoundError:
+        return 0
 
 
 def _members(group: int) -> Iterator[int]:
@@ -62,11 +68,12 @@ def _members(group: int) -> Iterator[int]:
                 yield int(name)
 
 
-def _mapped(pid: int) -> Iterator[tuple[str, int]]:
-    """(path, inode) of each file below /dev/shm in the memory map of a process, none for one that has ended."""
+def _mapped(pid: int) -> Iterator[int]:
+    """The inodes of the files below /dev/shm in the memory map of a process, none for one that has ended. Their names
+    there may be others: glibc creates a semaphore under a temporary one."""
     with suppress(FileNotFoundError, ProcessLookupError):
         for line in Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace").splitlines():
             # address, permissions, offset, device, inode, path
             fields = line.split(maxsplit=5)
             if len(fields) == 6 and fields[5].startswith(f"{SHARED}/"):
-                yield fields[5], int(fields[4])
+                yield int(fields[4])

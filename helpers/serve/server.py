@@ -94,6 +94,7 @@ class VLLMServer:
 
     grace = 10.0  # seconds that the server has to end by itself
     drain = 5  # of these, seconds in which it finishes the replies that it has begun
+    look = 0.5  # seconds between two looks at a server that is starting
 
     def __init__(
         self,
@@ -322,7 +323,7 @@ class VLLMServer:
                 if number != progress.n:
                     progress.n = number
                     progress.set_postfix_str(stage)
-                time.sleep(0.5)
+                time.sleep(self.look)
                 progress.update(0)
         self.startup_seconds = round(time.monotonic() - began, 1)
 
