@@ -35,7 +35,7 @@ from helpers.settings import ROOT
 
 TESTS = Path(__file__).parent
 MARK = "COMPANION_STRESS"  # in the environment of every process that has to be gone
-RUNS = 120  # seconds that anything may take
+RUNS = 300  # seconds that anything may take
 
 
 class DummyServer(VLLMServer):
@@ -71,6 +71,10 @@ class Scene:
         options = {"port": pick_port(self.port)[0], "max_model_len": 512} | options
         return kind(self.model, "stress", self.folder, **options)
 
+    def log(self) -> str:
+        file = self.folder / "vllm-stress.log"
+        return file.read_text(errors="replace") if file.exists() else ""
+
     @property
     def half(self) -> int:
         """The stage of the start in which it is cut off; another one in each round."""
@@ -98,8 +102,7 @@ class Owner:
         wait_until((self._scene.folder / "owner.json").exists)
 
     def wait_for_stage(self, number: int) -> None:
-        log = self._scene.folder / "vllm-stress.log"
-        wait_until(lambda: log.exists() and stage_of(log.read_text(errors="replace"))[0] >= number)
+        wait_until(lambda: (log := self._scene.log()) and stage_of(log)[0] >= number)
 
     def end(self, number: int) -> None:
         """By this signal."""
@@ -390,19 +393,24 @@ def play(kind: str, model: Path, light: bool, number: int = 0, patience: float =
         watch = Watch(temporary)
         began = time.monotonic()
         slow = {"DUMMY_START": "0.1"} if "half way" in kind or "stolen" in kind else {}
+        scene, failed = Scene(place, model, light, number, port=pick_port(18400)[0]), []
+        port = scene.port
         with watch.marked(), _environment(slow):
-            port = KINDS[kind](Scene(place, model, light, number, port=pick_port(18400)[0]))
+            try:
+                port = KINDS[kind](scene)
+            except Exception as error:  # a line of the table; the next start is another one
+                failed = [f"FAILED {type(error).__name__}: {error}\n{scene.log()[-4000:]}"]
         ended = time.monotonic()
         while (left := watch.left(port)) and time.monotonic() < ended + patience:
             time.sleep(0.05)
-        return Outcome(kind, ended - began, time.monotonic() - ended, left)
+        return Outcome(kind, ended - began, time.monotonic() - ended, failed + left)
 
 
 def model_for_stress(folder: Path) -> Path:
     """Two random layers and a small tokenizer with a chat template, in `folder`."""
     from small import small_base
 
-    small_base(folder).load_tokenizer().save_pretrained(folder)
+    small_base(folder, heads=2).load_tokenizer().save_pretrained(folder)
     return folder
 
 
