@@ -31,6 +31,7 @@ from helpers.replies import Reply
 from helpers.serve.client import ChatClient
 from helpers.serve.server import VLLMServer, pick_port, port_is_free
 from helpers.serve.startup import STAGES, stage_of
+from helpers.serve.watchdog import LOOK
 from helpers.settings import ROOT
 
 TESTS = Path(__file__).parent
@@ -216,6 +217,7 @@ def killed(name: str) -> Callable[[Scene], int]:
 
 def all_killed(scene: Scene) -> int:
     server = scene.server().start()
+    time.sleep(8 * LOOK)  # whose the newest shared memory was is not known before the watchdog's next look
     os.killpg(part(server, "api").pid, signal.SIGKILL)
     wait_until(lambda: not server.running)
     server.stop()
@@ -392,7 +394,7 @@ def play(kind: str, model: Path, light: bool, number: int = 0, patience: float =
         place.mkdir()
         watch = Watch(temporary)
         began = time.monotonic()
-        slow = {"DUMMY_START": "0.1"} if "half way" in kind or "stolen" in kind else {}
+        slow = {"DUMMY_START": "0.5"} if "half way" in kind or "stolen" in kind else {}
         scene, failed = Scene(place, model, light, number, port=pick_port(18400)[0]), []
         port = scene.port
         with watch.marked(), _environment(slow):
