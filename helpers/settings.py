@@ -49,6 +49,13 @@ _LORA = {
     "batch_size": (4, 4, 4),
     "gradient_accumulation": (1, 1, 4),
 }
+_SERVER = {
+    "port": (8000, 8000, 8000),
+    "tensor_parallel": (1, 1, 1),
+    "data_parallel": (1, 1, 1),
+    "max_model_len": (1024, 2048, 4096),
+    "startup_timeout": (600, 600, 1200),
+}
 _LAUNCH = {"launch": ("none",) * 3, "processes": (1, 1, 1)}
 PARAMETERS: dict[str, dict[str, tuple]] = {
     "01_data": {
@@ -132,13 +139,9 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
         "gguf": ((), ("f16", "q8_0"), ("f16", "q8_0", "q4_K_M")),
         "adapter": ("05_dpo",) * 3,
     },
-    "07_serve_vllm": {
-        "port": (8000, 8000, 8000),
-        "max_model_len": (1024, 2048, 4096),
-        "max_tokens": (8, 80, 200),
-        "startup_timeout": (600, 600, 1200),
-    },
-    "08_evaluate": {
+    "07_serve_vllm": _SERVER | {"max_tokens": (8, 80, 200)},
+    "08_evaluate": _SERVER
+    | {
         "scenarios": ("data/scenarios/{persona}",) * 3,
         "max_scenarios": (4, 20, None),
         "samples": (1, 1, 4),
@@ -147,9 +150,6 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
         "max_tokens": (8, 80, 160),
         "temperature": (0.7, 0.7, 0.7),
         "bootstrap_draws": (200, 5000, 10000),
-        "port": (8000, 8000, 8000),
-        "max_model_len": (1024, 2048, 4096),
-        "startup_timeout": (600, 600, 1200),
     },
 }
 PROFILES = ("smoke", "cpu", "gpu")

