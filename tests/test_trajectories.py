@@ -102,7 +102,8 @@ def test_a_run_that_leaves_its_way_is_told_and_another_environment_is_never_pass
     with pytest.raises(AssertionError, match="trained in bfloat16, and float32 is stored"):
         trajectories.check("way", run([2.0, 1.0], [3.0, 3.0], "bfloat16"))
 
-    monkeypatch.setattr(trajectories, "environment", lambda here=trajectories.environment(): here | {"torch": "1.0"})
+    elsewhere = trajectories.environment() | {"torch": "1.0"}
+    monkeypatch.setattr(trajectories, "environment", lambda: elsewhere)
     with pytest.warns(trajectories.OtherEnvironment, match="2% only: here is torch 1.0"):
         trajectories.check("way", run([2.0, 1.0], [3.0, 3.01]))
     with (

@@ -40,8 +40,10 @@ def environment() -> dict[str, str]:
 
 
 def of(trainer) -> dict:
-    """Train `STEPS` steps, each logged: `losses`, `grad_norms`, and `dtype`, that of the trained weights. On one thread,
-    so that sums are added in one order, and without warm-up, in which the first step would move nothing."""
+    """Train `STEPS` steps, each logged: `losses`, `grad_norms`, and `dtype` of the trained weights. On one thread, so
+    that sums are added in one order, and without warm-up, in which the first step would move nothing."""
+    # Before training: the best checkpoint, which is loaded after it, may be of another type.
+    (dtype,) = {weight.dtype for weight in trainer.model.parameters() if weight.requires_grad}
     threads, trainer.args.warmup_steps = torch.get_num_threads(), 0
     torch.set_num_threads(1)
     try:
@@ -50,7 +52,6 @@ def of(trainer) -> dict:
         torch.set_num_threads(threads)
     steps = [entry for entry in trainer.state.log_history if "grad_norm" in entry]
     assert [entry["step"] for entry in steps] == list(range(1, STEPS + 1)), "each step is to be logged, and no more"
-    (dtype,) = {weight.dtype for weight in trainer.model.parameters() if weight.requires_grad}
     return {
         "losses": [float(entry["loss"]) for entry in steps],
         "grad_norms": [float(entry["grad_norm"]) for entry in steps],
@@ -77,7 +78,9 @@ def check(name: str, run: dict) -> None:
         tolerance = SAME if ours else ELSEWHERE[run["dtype"]]
         if not ours:
             there = one["environment"]
-            other = ", ".join(f"{key} {here[key]} (stored with {there[key]})" for key in here if here[key] != there[key])
+            other = ", ".join(
+                f"{key} {here[key]} (stored with {there[key]})" for key in here if here[key] != there[key]
+            )
             warnings.warn(
                 f"{name} is compared to {tolerance:.0%} only: here is {other}.", OtherEnvironment, stacklevel=2
             )
