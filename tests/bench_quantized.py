@@ -11,9 +11,9 @@ from pathlib import Path
 
 from helpers import records
 from helpers.persona import LEVELS, load_persona, system_prompt
-from helpers.serve.trained import STAGE, newest_run
 from helpers.serve.client import ChatClient
 from helpers.serve.server import ServerError, VLLMServer, serving_dtype
+from helpers.serve.trained import STAGE, newest_run
 
 OPENINGS = ("終電、逃しちゃった", "新しい靴買ったんだ", "今日ちょっと落ち込んでる", "何してた？")
 MAX_TOKENS, ALONE = 60, 4

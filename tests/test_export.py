@@ -192,8 +192,9 @@ def test_a_merge_that_is_off_is_refused_and_leaves_nothing(tiny, adapter, rows, 
         def spoilt(source, part):
             whole(source, part)
             tensors = load_file(part / "model.safetensors")
-            name = "model.layers.0.self_attn.q_proj.weight"
-            save_file(tensors | {name: tensors[name] * 1.02}, part / "model.safetensors", metadata={"format": "pt"})
+            # One row. Gemma's norms undo what only scales a projection.
+            tensors["model.layers.0.mlp.up_proj.weight"][0] = 0
+            save_file(tensors, part / "model.safetensors", metadata={"format": "pt"})
 
         monkeypatch.setattr(merge, "write_serving_files", spoilt)
     with pytest.raises(merge.MergeOff, match=r"^The merged model is not what was trained: .*where rounding explains"):

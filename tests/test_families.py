@@ -22,6 +22,7 @@ from transformers import (
 from helpers import generation, settings
 from helpers.base_model import resolve_base_model
 from helpers.export import merge
+from helpers.export.logits import supervised_logits
 from helpers.families import FAMILIES, TEMPLATES, detect_family, prepare_tokenizer
 from helpers.persona import system_prompt
 from helpers.supervision import supervise
@@ -251,10 +252,12 @@ def test_course_on_random_weights(name, model_type, tokenizer_of, cfg, card, pai
         expected = adapted(ids).logits
         with adapted.disable_adapter():
             assert (adapted(ids).logits - expected).abs().max() > 1e-2
-    target = merge.save_merged(merge.merge(adapted), base, tmp_path / "merged")
-    merged = AutoModelForCausalLM.from_pretrained(target, dtype=torch.float32)
+    target, melted = tmp_path / "merged", merge.merge(merge.load_adapted(base, tmp_path / "adapter-dpo", base.sha256))
+    _, merged = merge.save_merged(melted, adapted, base, target, rows, 2)
     with torch.no_grad():
         torch.testing.assert_close(merged(ids).logits, expected, atol=1e-4, rtol=0)
+        learned = merged(ids).logits[0, :-1][torch.tensor(rows[0].assistant_masks[1:]).bool()]
+        torch.testing.assert_close(next(supervised_logits(merged, rows[:1]))[0], learned)
 
     served = AutoTokenizer.from_pretrained(target)
     assert supervise(served, CHAT) == rows[0]

@@ -23,15 +23,9 @@ def supervised_logits(
 
     Each logit row predicts the supervised token of `targets` from the tokens before it. The order depends on `rows` and
     `batch_size` only, so that two models can be compared step by step.
-
-    Raises:
-        NotImplementedError: the model caps its logits after the head (Gemma 2).
     """
     core = model.get_base_model() if isinstance(model, PeftModel) else model
-    if getattr(core.config, "final_logit_softcapping", None):
-        raise NotImplementedError(
-            f"{core.config.model_type} caps its logits after the head, which is not covered here."
-        )
+    cap = getattr(core.config, "final_logit_softcapping", None)  # Gemma 2's (arXiv:2408.00118, section 2)
     model.eval()
     decoder, head = core.get_decoder(), core.get_output_embeddings()
     for start in range(0, len(rows), batch_size):
@@ -45,4 +39,5 @@ def supervised_logits(
         learned = keep[:, 1:].bool()
         states, targets = hidden[:, :-1][learned], ids[:, 1:][learned]
         for part, wanted in zip(states.split(POSITIONS), targets.split(POSITIONS), strict=True):
-            yield head(part).float(), wanted
+            logits = head(part)
+            yield (logits if cap is None else torch.tanh(logits / cap) * cap).float(), wanted

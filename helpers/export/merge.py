@@ -46,9 +46,14 @@ class Allowed:
     nll_abs: float
 
     @classmethod
-    def together(cls, *causes: Parity) -> "Allowed":
-        """What the causes make if their effects add up."""
-        return cls(*(sum(getattr(cause, name) for cause in causes) for name in ("max_abs", "mean_abs", "nll_abs")))
+    def together(cls, told: parity.Reference, *causes: Parity) -> "Allowed":
+        """What the causes make if their effects add up, and the last rounding of both models' logits, the size of
+        `told`'s, to float32."""
+        last, size = 2 * unit_roundoff(torch.float32), told.logits.abs()
+        largest, mean, likelihood = (
+            sum(getattr(cause, name) for cause in causes) for name in ("max_abs", "mean_abs", "nll_abs")
+        )
+        return cls(largest + last * size.max().item(), mean + last * size.mean().item(), likelihood)
 
 
 @dataclass(frozen=True)
@@ -205,7 +210,7 @@ def save_merged(
     for layers in _roundings(merged, adapted, stored):
         with changed(merged, layers):
             causes.append(distance(merged, own))  # not of the adapter: a fault of the merge would excuse itself
-    sums, storing = Allowed.together(causes[0]), Allowed.together(*causes[1:])
+    sums, storing = Allowed.together(told, causes[0]), Allowed.together(told, *causes[1:])
     with whole_folder(target) as part:
         merged.to(stored).save_pretrained(part)
         write_serving_files(base.path, part)
