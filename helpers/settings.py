@@ -88,6 +88,7 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
         "user_dialogues": ("data/users/{persona}",) * 3,
         "stage_rows": (4, 12, None),
         "replay": (0.34, 0.34, 0.2),
+        "expert_rows": (4, 0, None),
     },
     "04_qlora": _LORA
     | _LAUNCH
@@ -133,6 +134,7 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
         "max_model_len": (1024, 2048, 4096),
         "max_tokens": (8, 80, 200),
         "startup_timeout": (600, 600, 1200),
+        "router_talks": (12, None, None),
     },
     "08_evaluate": {
         "scenarios": ("data/scenarios/{persona}",) * 3,
