@@ -13,15 +13,9 @@ from helpers.conversations import Conversation, Message, read_conversations
 from helpers.data.leakage import nearest, shared_passages
 from helpers.evaluate import bootstrap, metrics, questionnaire, report
 from helpers.evaluate.arms import Arm, Evaluation
-<<<<<<< Updated upstream
 from helpers.evaluate.scenarios import KINDS, Scenario, leaks, read_scenarios, stratified
-from helpers.evaluate.scoreboard import forest_plot, markdown_table, scoreboard
-from helpers.evaluate.simulated_user import SimulatedUser
-=======
-from helpers.evaluate.persona_rules import Situation, check
-from helpers.evaluate.scenarios import Scenario, leaks, read_scenarios
 from helpers.evaluate.scoreboard import forest_plot, in_words, markdown_table, scoreboard
->>>>>>> Stashed changes
+from helpers.evaluate.simulated_user import SimulatedUser
 from helpers.figures import save
 from helpers.japanese import bare
 from helpers.persona import load_persona, system_prompt
