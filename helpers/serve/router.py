@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from helpers.data.scenes import CLOSE, CUES, SCENES, Judged, Scene, SceneClassifier, load_classifier
-from helpers.files import sha256_json
+from helpers.data.scenes import CLOSE, CUES, SCENES, WEIGHTS, Judged, Scene, SceneClassifier, load_classifier
+from helpers.files import sha256_file, sha256_json
 from helpers.persona import Level
 
 MARGIN = 0.5  # of probability: by so much another scene must be ahead to be taken at once
@@ -48,8 +48,8 @@ class Router:
     @property
     def sha256(self) -> str:
         """Of what its picks depend on, besides the recogniser of danger."""
-        layer = [part.tolist() for part in (self._classifier.weights, self._classifier.bias)]
-        return sha256_json([layer, [pattern.pattern for pattern in CUES.values()], self._margin, WINDOW])
+        words = {scene: pattern.pattern for scene, pattern in CUES.items()}
+        return sha256_json([sha256_file(WEIGHTS), words, self._margin, WINDOW])
 
     def pick(self, turns: Sequence[str], level: Level) -> Route:
         """The route of the last of `turns`, the user's, oldest first.
@@ -57,13 +57,9 @@ class Router:
         Raises:
             ValueError: there is no turn.
         """
-        return self.follow(turns[-WINDOW:], level)[-1]
-
-    def follow(self, turns: Sequence[str], level: Level) -> list[Route]:
-        """The route of each of `turns`."""
+        judged = self._classifier.judge(turns, level, last=WINDOW)
         routes: list[Route] = []
-        judged = self._classifier.judge(turns, level)
-        for i, (text, now) in enumerate(zip(turns, judged, strict=True)):
+        for i, (text, now) in enumerate(zip(turns[-WINDOW:], judged, strict=True)):
             if self._in_danger(text):
                 routes.append(Route(SAFEST, 1.0, "somebody is in danger"))
             elif i and not self._may_change(judged[i - 1], now, routes[-1].scene):
@@ -72,7 +68,7 @@ class Router:
                 routes.append(Route(stays, certainty, f"stays {stays}: {now.scene} is not far enough ahead"))
             else:
                 routes.append(Route(now.scene, max(now.probabilities), _why(now, level)))
-        return routes
+        return routes[-1]
 
     def _may_change(self, before: Judged, now: Judged, current: Scene) -> bool:
         ahead = max(now.probabilities) - now.probabilities[SCENES.index(current)]
@@ -80,8 +76,5 @@ class Router:
 
 
 def _why(judged: Judged, level: Level) -> str:
-    reasons = [f"「{judged.cues[judged.scene]}」"] if judged.scene in judged.cues else []
-    reasons.append(f"like turns that a person called {judged.scene}")
-    if level not in CLOSE:
-        reasons.append(f"nothing is romantic at level {level}")
-    return ", ".join(reasons)
+    reason = f"「{judged.cue}」" if judged.cue else f"like turns that a person called {judged.scene}"
+    return reason if level in CLOSE else f"{reason}; nothing is romantic at level {level}"
