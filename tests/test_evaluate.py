@@ -14,7 +14,7 @@ from helpers.data.leakage import nearest, shared_passages
 from helpers.evaluate import bootstrap, metrics, questionnaire, report
 from helpers.evaluate.arms import Arm, Evaluation
 from helpers.evaluate.scenarios import KINDS, Scenario, leaks, read_scenarios, stratified
-from helpers.evaluate.scoreboard import forest_plot, markdown_table, scoreboard
+from helpers.evaluate.scoreboard import forest_plot, in_words, markdown_table, scoreboard
 from helpers.evaluate.simulated_user import SimulatedUser
 from helpers.figures import save
 from helpers.japanese import bare
@@ -382,13 +382,14 @@ class Fake:
     """A batch function with two kinds of speaker that counts what it was asked; it can fail at a call."""
 
     def __init__(self, good: bool, fail_at: int | None = None):
-        self.good, self.fail_at, self.calls, self.chats = good, fail_at, 0, []
+        self.good, self.fail_at, self.calls, self.chats, self.asked = good, fail_at, 0, [], []
 
-    def __call__(self, chats, *, max_tokens, temperature, seed):
+    def __call__(self, chats, *, max_tokens, temperature, seed, model):
         self.calls += 1
         if self.calls == self.fail_at:
             raise KeyboardInterrupt
         self.chats += chats
+        self.asked += model
         if self.good:
             return [Reply(f"「{c[-1]['content'][:12]}」って、ほんとに？びっくりした…", True, 9) for c in chats]
         return [Reply("アシスタントです。" * 17, False, max_tokens) for _ in chats]
@@ -409,6 +410,21 @@ def test_an_arm_hears_its_own_replies_and_bare_has_no_system_prompt(evaluation):
         assert roles == {start + t for t in turns}
         longest = max(fake.chats, key=len)
         assert longest[-2]["content"].startswith("「")
+
+
+def test_a_routed_arm_asks_another_model_at_each_turn(evaluation):
+    def route(turns, level):
+        return f"{level}-{len(turns)}"
+
+    fake = Fake(good=True)
+    transcripts = evaluation.play(Arm("routed", "m", "persona", route=route), fake)
+    turns = [len([m for m in chat if m["role"] == "user"]) for chat in fake.chats]
+    levels = {t.user_turns[0]: t.level for t in transcripts if t.kind == "scenario"}
+    for chat, count, name in zip(fake.chats, turns, fake.asked, strict=True):
+        assert name.endswith(f"-{count}") and name.startswith(levels.get(chat[1]["content"], name.split("-")[0]))
+    plain = Fake(good=True)
+    evaluation.play(Arm("plain", "m", "persona"), plain)
+    assert set(plain.asked) == {"m"} and plain.chats == fake.chats
 
 
 def test_an_interrupted_evaluation_repeats_no_answered_turn(evaluation):
@@ -517,6 +533,18 @@ def test_the_scoreboard_sees_the_difference(played):
     assert [c.verdict for c in board.comparisons] == ["better", "better"]
     assert json.loads(json.dumps(board.as_json()))["arms"]["good"]["persona"]["mean"] == good["persona"].mean
     assert len(board.table()[0]) == len(board.columns)
+    (sentence,) = in_words(board.comparisons)
+    gain = board.comparisons[0].difference
+    assert sentence.startswith(f"good against bad: better in persona consistency ({gain}), stops by herself (+1.00 [")
+
+
+def test_what_is_not_shown_is_said_so(played):
+    _, rows, _ = played
+    same = [dataclasses.replace(row, arm="twin") for row in rows if row.arm == "good"]
+    board = scoreboard([*rows, *same], [("twin", "good"), ("bad", "good")], draws=200, seed=0, metrics=("persona",))
+    twin, bad = in_words(board.comparisons)
+    assert twin == "twin against good: no difference shown in persona consistency (+0.00 [+0.00, +0.00])."
+    assert bad.startswith("bad against good: worse in persona consistency (-0.")
 
 
 def test_the_report_stands_alone_and_has_every_arm(played, scenarios, tmp_path):

@@ -69,6 +69,13 @@ def test_a_batch_keeps_the_order_and_the_limit(client, server):
         assert 2 <= json.load(answer)["most"] <= 3
 
 
+def test_a_batch_asks_one_name_or_another_for_each_chat(client):
+    chats = [user(str(i)) for i in range(3)]
+    assert [r.text for r in client.batch(chats, model="lora")] == ["lora:0", "lora:1", "lora:2"]
+    replies = client.batch(chats, model=["base", "lora", "base"])
+    assert [r.text for r in replies] == ["base:0", "lora:1", "base:2"]
+
+
 def test_no_request_is_sent_on_a_connection_that_the_server_may_be_closing():
     class HangsUp(BaseHTTPRequestHandler):
         """Answers one request of each connection and closes it upon the next, as a server does with an idle one."""

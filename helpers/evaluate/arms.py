@@ -7,7 +7,7 @@ that says it in its own words (`simulated_user`).
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -22,10 +22,16 @@ PROBE_LEVELS: tuple[Level, ...] = ("friend", "stranger")
 
 
 class Batch(Protocol):
-    """Answers chats in their order; `temperature` 0 is greedy."""
+    """Answers chats in their order, each by the model that `model` names; `temperature` 0 is greedy."""
 
     def __call__(
-        self, chats: Sequence[Sequence[dict[str, str]]], *, max_tokens: int, temperature: float, seed: int
+        self,
+        chats: Sequence[Sequence[dict[str, str]]],
+        *,
+        max_tokens: int,
+        temperature: float,
+        seed: int,
+        model: Sequence[str],
     ) -> list[Reply]: ...
 
 
@@ -36,6 +42,7 @@ class Arm:
     Attributes:
         name: as tables and file names show it.
         model: the name under which an OpenAI-compatible server offers it.
+        route: who answers a turn instead of `model`: from the user's turns so far and the level, a name.
         prompt: "bare" sends the user's turns alone; "persona" puts the persona's system prompt first.
         weights: content hash of what is served; other weights make old transcripts void.
     """
@@ -44,6 +51,11 @@ class Arm:
     model: str
     prompt: Literal["bare", "persona"]
     weights: str = ""
+    route: Callable[[Sequence[str], Level], str] | None = None
+
+    def answering(self, turns: Sequence[str], level: Level) -> str:
+        """The name of the model that answers the last of the user's `turns`."""
+        return self.route(turns, level) if self.route else self.model
 
 
 @dataclass
@@ -126,6 +138,7 @@ class Evaluation:
                     max_tokens=self.max_tokens,
                     temperature=self.temperature,
                     seed=self.seed + 1000 * (sample * turns + turn),
+                    model=[arm.answering(t.user_turns[: turn + 1], t.level) for t in due],
                 )
                 if len(replies) != len(due):
                     raise ValueError(f"The arm {arm.name} gave {len(replies)} replies to {len(due)} chats.")

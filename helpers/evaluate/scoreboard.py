@@ -92,6 +92,19 @@ def scoreboard(
     return Scoreboard(arms, [Comparison(*a, d, p) for a, d, p in zip(asked, found, corrected, strict=True)])
 
 
+def in_words(comparisons: Sequence[Comparison]) -> list[str]:
+    """A sentence for each pair of arms: in which metrics they differ, in which nothing is shown, with the figures."""
+    sentences = []
+    for arm, baseline in dict.fromkeys((c.arm, c.baseline) for c in comparisons):
+        found: dict[str, list[str]] = {}
+        for c in comparisons:
+            if (c.arm, c.baseline) == (arm, baseline):
+                found.setdefault(c.verdict, []).append(f"{METRICS[c.metric]} ({c.difference})")
+        parts = [f"{verdict} in {', '.join(metrics)}" for verdict, metrics in found.items()]
+        sentences.append(f"{arm} against {baseline}: {'; '.join(parts)}.")
+    return sentences
+
+
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in GitHub's Markdown; `|` and line breaks in cells are made harmless."""
     lines = [columns, ["---"] * len(columns), *rows]

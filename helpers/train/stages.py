@@ -74,6 +74,9 @@ class Stages:
     A stage's folder is named after a hash of all that its adapter depends on, the adapter before it included. So an
     unchanged stage is not run again, two sequences share the stages in which they agree, and an interrupted stage goes
     on from its own checkpoints.
+
+    Attributes:
+        policy: the model that was trained last; None if nothing had to be.
     """
 
     def __init__(
@@ -81,7 +84,8 @@ class Stages:
     ):
         self._base, self._tokenizer, self._settings = base, tokenizer, settings
         self._lora = copy.deepcopy(lora)  # peft writes into the one that it is given
-        self._folder, self._policy = folder, None
+        self._folder = folder
+        self.policy: PeftModel | None = None
         self._used: set[Path] = set()
 
     def run(self, lessons: Sequence[Lesson], replay: float) -> list[Taught]:
@@ -116,8 +120,8 @@ class Stages:
             hide_gptqmodel()
             model = sft.load_base(self._base, self._settings)
             torch.manual_seed(self._settings.seed)
-            self._policy = get_peft_model(model, copy.deepcopy(self._lora))
-            save_adapter(self._policy, folder / "adapter")
+            self.policy = get_peft_model(model, copy.deepcopy(self._lora))
+            save_adapter(self.policy, folder / "adapter")
             found = self._close(folder, UNTRAINED, key, lessons, {})
         return found
 
@@ -138,8 +142,8 @@ class Stages:
         folder = self._open(number, lesson.name, key)
         if (found := finished(folder, key)) is None:
             began = time.monotonic()
-            self._policy = with_adapter(self._policy, self._base, before.adapter, self._settings)
-            steps = teach(self._policy, self._tokenizer, rows, lesson.held_out, self._settings, folder)
+            self.policy = with_adapter(self.policy, self._base, before.adapter, self._settings)
+            steps = teach(self.policy, self._tokenizer, rows, lesson.held_out, self._settings, folder)
             done = {"rows": len(rows), "replayed": dict(replayed), "steps": steps}
             found = self._close(
                 folder, lesson.name, key, lessons, done | {"seconds": round(time.monotonic() - began, 1)}
@@ -153,7 +157,7 @@ class Stages:
 
     def _close(self, folder: Path, name: str, key: Mapping, lessons: Sequence[Lesson], more: Mapping) -> Taught:
         longest = self._settings.max_length
-        losses = {lesson.name: held_out_loss(self._policy, lesson.held_out, longest) for lesson in lessons}
+        losses = {lesson.name: held_out_loss(self.policy, lesson.held_out, longest) for lesson in lessons}
         logger.info("%s: %s", name, ", ".join(f"{lesson} {loss:.3f}" for lesson, loss in losses.items()))
         return close(folder, name, key, {**more, "losses": losses})
 
