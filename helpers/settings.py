@@ -95,7 +95,7 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
         "user_dialogues": ("data/users/{persona}",) * 3,
         "stage_rows": (4, 12, None),
         "replay": (0.34, 0.34, 0.2),
-        "expert_rows": (4, 0, None),
+        "expert_rows": (4, 12, None),
     },
     "04_qlora": _LORA
     | _LAUNCH
@@ -140,7 +140,7 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
         "gguf": ((), ("f16", "q8_0"), ("f16", "q8_0", "q4_K_M")),
         "adapter": ("05_dpo",) * 3,
     },
-    "07_serve_vllm": _SERVER | {"max_tokens": (8, 80, 200), "router_talks": (12, None, None)},
+    "07_serve_vllm": _SERVER | {"max_tokens": (8, 80, 200), "router_talks": (12, 60, None)},
     "08_evaluate": _SERVER
     | {
         "scenarios": ("data/scenarios/{persona}",) * 3,
