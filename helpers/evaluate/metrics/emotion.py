@@ -1,8 +1,8 @@
 """Emotional expressiveness: whether the reply to the last turn shows what the situation calls for.
 
-In: the reply to the last turn, what it calls for. Out: half whether an emotion (or the act of speech) that is called for
-is there and none against it, by ML-Ask's lexicon and set phrases or by a model; half how much the reply is like those
-that people preferred.
+In: the reply to the last turn, what it calls for. Out: half whether an emotion (or the act of speech) that is called
+for is there and none against it, by ML-Ask's lexicon and set phrases or by a model; half how much the reply is like
+those that were preferred.
 Source: Ptaszynski et al., Journal of Open Research Software, 2017, doi 10.5334/jors.149.
 """
 
@@ -77,7 +77,8 @@ def values(dialogues: Sequence[Dialogue], tools: Tools) -> list[Values]:
     calls = [d.scenario.calls_for for d in dialogues]
     liked = tools.readers.liked(texts) if texts else []
     if tools.emotion_model:
-        shown = [bool(s & set(emotion_model.ANSWERS[c])) for s, c in zip(tools.emotion_model.shown(texts), calls)]
+        found = tools.emotion_model.shown(texts)
+        shown = [bool(s & set(emotion_model.ANSWERS[c])) for s, c in zip(found, calls, strict=True)]
         called = [_balance(*one) for one in zip(shown, texts, calls, strict=True)]
     else:
         called = [answers(text, call) for text, call in zip(texts, calls, strict=True)]

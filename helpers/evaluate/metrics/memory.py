@@ -1,8 +1,8 @@
 """Memory: whether what she was told is used, kept up to date, and not made up.
 
 In: the replies, what she remembers, what the user said. Out: where a memory is wanted, whether a reply holds its words
-(the scenario's cues, else its content words) that the user did not give himself; where he corrected it, whether the last
-reply holds the new words and not the old; where he asks for what she cannot know, whether she says so.
+(the scenario's cues, else its content words) that the user did not give himself; where he corrected it, whether the
+last reply holds the new words and not the old; where he asks for what she cannot know, whether she says so.
 """
 
 from collections.abc import Sequence

@@ -56,6 +56,11 @@ class VoiceReader:
         self._groups = [name for *_, name in hers] + [f"not hers {n}" for n in range(len(theirs))]
         self._model = self._fresh().fit(self._texts, self._labels)
 
+    def own(self, most: int) -> list[str]:
+        """`most` of the replies that it was taught as hers, from all over them."""
+        hers = [text for text, label in zip(self._texts, self._labels, strict=True) if label < _OTHERS]
+        return hers[:: max(1, len(hers) // most)][:most]
+
     @staticmethod
     def _fresh() -> Pipeline:
         return make_pipeline(_letters(), MultinomialNB(alpha=0.3, fit_prior=False))
@@ -65,10 +70,13 @@ class VoiceReader:
         return 1 - self._model.predict_proba(texts)[:, _OTHERS]
 
     def fits(self, texts: Sequence[str], level: Level) -> np.ndarray:
-        """For each text how well it fits `level`: its probability, and half of its neighbours'."""
-        odds, place = self._model.predict_proba(texts)[:, : len(LEVELS)], LEVELS.index(level)
-        near = [odds[:, n] for n in (place - 1, place + 1) if 0 <= n < len(LEVELS)]
-        return odds[:, place] + sum(near) / 2
+        """For each text how well it fits `level`, 0 to 1: among her levels the probability of this one, and a quarter
+        of its neighbours', times the root of the probability that the words are hers."""
+        odds, place = self._model.predict_proba(texts), LEVELS.index(level)
+        hers = odds[:, :_OTHERS]
+        hers = hers / hers.sum(axis=1, keepdims=True)
+        near = [hers[:, n] for n in (place - 1, place + 1) if 0 <= n < _OTHERS]
+        return (hers[:, place] + sum(near) / 4) * np.sqrt(1 - odds[:, _OTHERS])
 
     @cached_property
     def accuracy(self) -> Accuracy:
@@ -86,23 +94,24 @@ class VoiceReader:
 
 
 class PairReader:
-    """Reads which of two replies people preferred: a logistic regression on the difference of their letters."""
+    """Reads which of two replies is the better, from (better, worse) pairs: a logistic regression on the difference of
+    their letters."""
 
-    def __init__(self, pairs: Sequence[PreferencePair]):
-        self._letters = _letters().fit([text for pair in pairs for text in (pair.chosen, pair.rejected)])
-        chosen, rejected = (self._letters.transform([getattr(p, side) for p in pairs]) for side in ("chosen", "rejected"))
-        differences = vstack([chosen - rejected, rejected - chosen])
-        better = [1] * len(pairs) + [0] * len(pairs)
-        self._weights = LogisticRegression(C=10, fit_intercept=False, max_iter=500).fit(differences, better).coef_[0]
+    def __init__(self, pairs: Sequence[tuple[str, str]]):
+        self._letters = _letters().fit([text for pair in pairs for text in pair])
+        better, worse = (self._letters.transform(side) for side in zip(*pairs, strict=True))
+        differences = vstack([better - worse, worse - better])
+        first = [1] * len(pairs) + [0] * len(pairs)
+        self._weights = LogisticRegression(C=10, fit_intercept=False, max_iter=500).fit(differences, first).coef_[0]
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
-        """For each text, 0 to 1: how much it is like the better replies."""
+        """For each text, 0 to 1: how much it is like the better ones."""
         return 1 / (1 + np.exp(-(self._letters.transform(texts) @ self._weights)))
 
 
 @dataclass(frozen=True)
 class Readers:
-    """`voice` hears her and the level, `feeling` whether a reply stays with a feeling, `liked` what people preferred."""
+    """`voice` hears her and the level, `feeling` whether a reply stays with a feeling, `liked` what was preferred."""
 
     voice: VoiceReader
     feeling: PairReader
@@ -128,8 +137,9 @@ def teach(dialogues: Path, preferences: Path) -> Readers:
     cold = [pair for pair in pairs if pair.fault in COLD]
     if not cold:
         raise ValueError(
-            f"{preferences.name} holds no preference pair whose fault is one of {', '.join(COLD)}: add some, from which "
-            "the evaluation learns what it is to take up a feeling."
+            f"{preferences.name} holds no preference pair whose fault is one of {', '.join(COLD)}: add some, from "
+            "which the evaluation learns what it is to take up a feeling."
         )
     conversations = read_conversations(dialogues).conversations
-    return Readers(VoiceReader(conversations, [p.rejected for p in pairs]), PairReader(cold), PairReader(pairs))
+    feeling, liked = (PairReader([(p.chosen, p.rejected) for p in some]) for some in (cold, pairs))
+    return Readers(VoiceReader(conversations, [p.rejected for p in pairs]), feeling, liked)
