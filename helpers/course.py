@@ -228,9 +228,8 @@ def scoreboard_lines(run: Path) -> list[str]:
     metrics = list(dict.fromkeys(metric for cells in arms.values() for metric in cells))
     lines = [f"{'metric':<14}" + "".join(f"{arm:>19}" for arm in arms)] if arms else []
     for metric in metrics:
-        shown = [
-            "{mean:.2f} [{low:.2f}, {high:.2f}]".format(**c[metric]) if metric in c else "–" for c in arms.values()
-        ]
+        cells = (arm.get(metric) for arm in arms.values())
+        shown = ("{mean:.2f} [{low:.2f}, {high:.2f}]".format(**cell) if cell else "–" for cell in cells)
         lines.append(f"{metric:<14}" + "".join(f"{text:>19}" for text in shown))
     return lines
 

@@ -1,7 +1,7 @@
 """The scoreboard: arm × metric, each a mean with its interval, their total, and paired differences.
 
-In: rows from `metrics.score`, and which metrics can be relied on. Out: a `Scoreboard`, as JSON, Markdown, table rows and
-a forest plot. The total is the mean over the reliable metrics, each weighing the same.
+In: rows from `metrics.score`, and which metrics can be relied on. Out: a `Scoreboard`, as JSON, Markdown, table rows
+and a forest plot. The total is the mean over the reliable metrics, each weighing the same.
 """
 
 import json
@@ -51,7 +51,7 @@ class Scoreboard:
         return {key: m.title + ("" if key in self.reliable else " (unreliable)") for key, m in METRICS.items()}
 
     def table(self) -> list[list[str]]:
-        """One row a metric, the total first: its title, then "mean [low, high]" of each arm ("–" where none applies)."""
+        """One row a metric, the total first: its title, then "mean [low, high]" of each arm, or "–"."""
         rows = [["total of the reliable", *map(str, self.totals.values())]]
         for key, title in self.titles().items():
             rows.append([title, *(str(cells.get(key, "–")) for cells in self.arms.values())])

@@ -5,6 +5,7 @@ raw cosine, for those are bunched: the share of the other contexts that are less
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -23,6 +24,15 @@ def context_ranks(similarities: np.ndarray, own: Sequence[int]) -> np.ndarray:
     return (beaten.sum(axis=1) - 0.5) / (similarities.shape[1] - 1)
 
 
+@lru_cache(maxsize=20_000)  # every arm is told the same
+def _vector(text: str) -> np.ndarray:
+    return embed([text])[0]
+
+
+def _vectors(texts: Sequence[str]) -> np.ndarray:
+    return np.stack([_vector(text) for text in texts])
+
+
 def ranks(
     replies: Sequence[str], own: Sequence[int], contexts: Sequence[str], said: Sequence[str] | None = None
 ) -> np.ndarray:
@@ -34,12 +44,10 @@ def ranks(
     """
     if len(contexts) < 2:
         raise ValueError("Relevance compares a reply with other scenarios: give at least two scenarios.")
-    vectors = embed(replies)
-    similarities = vectors @ embed(contexts).T
+    vectors = _vectors(replies)
+    similarities = vectors @ _vectors(contexts).T
     if said is not None:
-        texts = list(dict.fromkeys(said))
-        answered = embed(texts)[[texts.index(text) for text in said]]
-        similarities[np.arange(len(own)), own] = (vectors * answered).sum(axis=1)
+        similarities[np.arange(len(own)), own] = (vectors * _vectors(said)).sum(axis=1)
     found = context_ranks(similarities, own)
     return np.where([has_words(reply) for reply in replies], found, 0.0)
 
