@@ -1,7 +1,8 @@
 """Fluency: whether the reply is Japanese, does not repeat itself, and comes to an end.
 
 In: a reply. Out: the product of its parts: Japanese letters · character 4-grams that are no repetition · distinct
-character 2-grams · it ends by itself · with a language model that was not tuned, how little the reply surprises it.
+character 2-grams · it ends by itself · how little the reply surprises a language model that was not tuned (the letter
+model, or a larger one by parameter).
 """
 
 import re
@@ -11,13 +12,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from helpers.evaluate.metrics.language_model import LanguageModel
+from helpers.evaluate.metrics.letter_model import LetterModel
 from helpers.evaluate.metrics.metric import Dialogue, Metric, Tools, Values
 from helpers.japanese import letters
 from helpers.persona_rules import EMOJI, has_words
 
 SURPRISED = 2.0  # standard deviations above her own replies at which a reply is worth half
-_STEEPNESS = 2.0
-_OWN = 96  # replies of hers by which surprise is measured
+_STEEPNESS = 1.0
 _KANA = re.compile("[\u3040-\u30ff\uff66-\uff9f々〆]")
 _CLOSED = re.compile(r"[。．！!？?…♪♡☆～〜ー」』）)ｗw笑]\s*$")
 _OPEN_ENDS = r"(?:[はがをにへ]|って|ので|のに|けれど|たら|なら|ても|でも|その|この|あの|とか|まで|より|から、|、)$"
@@ -74,7 +75,7 @@ def parts(dialogue: Dialogue, turn: int) -> dict[str, float]:
     }
 
 
-def unsurprising(texts: Sequence[str], own: Sequence[str], model: LanguageModel) -> np.ndarray:
+def unsurprising(texts: Sequence[str], own: Sequence[str], model: LanguageModel | LetterModel) -> np.ndarray:
     """For each text how little it surprises `model`, 0 to 1: 0.5 at `SURPRISED` standard deviations above `own`."""
     usual = model.surprise(own)
     above = (model.surprise(texts) - usual.mean()) / usual.std()
@@ -84,9 +85,8 @@ def unsurprising(texts: Sequence[str], own: Sequence[str], model: LanguageModel)
 def values(dialogues: Sequence[Dialogue], tools: Tools) -> list[Values]:
     """For each reply the product of its parts; a reply without words is worth 0."""
     texts = [text for d in dialogues for text in d.texts]
-    easy = iter(np.ones(len(texts)))
-    if tools.language_model and texts:
-        easy = iter(unsurprising(texts, tools.readers.voice.own(_OWN), tools.language_model))
+    model = tools.language_model or tools.readers.letters
+    easy = iter(unsurprising(texts, tools.readers.unseen, model) if texts else ())
     scored: list[Values] = []
     for d in dialogues:
         row = []
@@ -102,6 +102,6 @@ METRIC = Metric(
     "fluency",
     "well-formed Japanese that does not go in circles and ends by itself",
     "0 to 1; a reply of hers is near 0.7, for Japanese repeats its syllables",
-    "without a language model: word salad, wrong particles and garbled grammar; with one: rare words pass for faults",
+    "rare words and dialect pass for faults; nonsense in well-formed sentences does not",
     values,
 )

@@ -1,5 +1,5 @@
-"""Small readers of her replies, taught on what was written by hand: whose words they are and how close the two are, and
-whether a reply takes up a feeling.
+"""Small readers of her replies, taught on what was written by hand: whose words they are and how close the two are,
+whether a reply takes up a feeling, how usual its letters are.
 
 In: the persona's dialogues and preference pairs. Out: `Readers`, in some seconds, without a file of weights. They see
 runs of one to three letters, so they hear the voice of a reply, not whether it is true or fits what was said.
@@ -19,6 +19,7 @@ from sklearn.naive_bayes import MultinomialNB
 from sklearn.pipeline import Pipeline, make_pipeline
 
 from helpers.conversations import Conversation, read_conversations
+from helpers.evaluate.metrics.letter_model import LetterModel
 from helpers.jsonl import find_files, read_records, sort_out
 from helpers.persona import LEVELS, Level
 from helpers.train.preferences import PreferencePair
@@ -26,6 +27,8 @@ from helpers.train.preferences import PreferencePair
 _OTHERS = len(LEVELS)  # the class of words that are not hers
 _WEIGHT = 3  # how often a rejected reply counts: there are few, and they are near to hers
 _FOLDS = 5
+_KEPT_BACK = 8  # every so manieth dialogue
+_UNSEEN = 200  # replies
 COLD = ("ignores_feeling", "mechanical", "preachy")  # faults of a reply that leaves a feeling aside
 
 
@@ -55,11 +58,6 @@ class VoiceReader:
         self._labels = np.array([level for _, level, _ in hers] + [_OTHERS] * len(theirs))
         self._groups = [name for *_, name in hers] + [f"not hers {n}" for n in range(len(theirs))]
         self._model = self._fresh().fit(self._texts, self._labels)
-
-    def own(self, most: int) -> list[str]:
-        """`most` of the replies that it was taught as hers, from all over them."""
-        hers = [text for text, label in zip(self._texts, self._labels, strict=True) if label < _OTHERS]
-        return hers[:: max(1, len(hers) // most)][:most]
 
     @staticmethod
     def _fresh() -> Pipeline:
@@ -111,11 +109,14 @@ class PairReader:
 
 @dataclass(frozen=True)
 class Readers:
-    """`voice` hears her and the level, `feeling` whether a reply stays with a feeling, `liked` what was preferred."""
+    """`voice` hears her and the level, `feeling` whether a reply stays with a feeling, `liked` what was preferred;
+    `letters` knows how Japanese talk is spelled; `unseen` are replies of hers that it was not taught."""
 
     voice: VoiceReader
     feeling: PairReader
     liked: PairReader
+    letters: LetterModel
+    unseen: tuple[str, ...]
 
 
 def read_pairs(folder: Path) -> list[PreferencePair]:
@@ -142,4 +143,8 @@ def teach(dialogues: Path, preferences: Path) -> Readers:
         )
     conversations = read_conversations(dialogues).conversations
     feeling, liked = (PairReader([(p.chosen, p.rejected) for p in some]) for some in (cold, pairs))
-    return Readers(VoiceReader(conversations, [p.rejected for p in pairs]), feeling, liked)
+    unseen = conversations[::_KEPT_BACK]
+    read = [c for n, c in enumerate(conversations) if n % _KEPT_BACK]
+    letters = LetterModel([m.content for c in read for m in c.messages] + [p.chosen for p in pairs])
+    replies = tuple(reply for c in unseen for reply in c.replies)[:_UNSEEN]
+    return Readers(VoiceReader(conversations, [p.rejected for p in pairs]), feeling, liked, letters, replies)
