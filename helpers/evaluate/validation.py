@@ -16,7 +16,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy.stats import binomtest
 
+from helpers import figures
 from helpers.conversations import Text
+from helpers.evaluate.metrics import METRICS
 from helpers.evaluate.metrics.metric import Dialogue, Metric, Tools
 from helpers.evaluate.metrics.readers import PairReader
 from helpers.evaluate.scenarios import Call, Facts, Kind, Scenario
@@ -178,6 +180,27 @@ def _blind(learned: Sequence[Pair], judged: Sequence[Pair]) -> Share:
     reader = PairReader([("\n".join(p.better), "\n".join(p.worse)) for p in learned])
     better, worse = (reader(["\n".join(getattr(p, side)) for p in judged]) for side in ("better", "worse"))
     return Share(int(np.sum(better > worse)), len(judged))
+
+
+def reliable(validations: Mapping[str, Validation]) -> tuple[str, ...]:
+    """The metrics that count in the total: what was validated and held, and plain counts."""
+    counted = [key for key, metric in METRICS.items() if metric.counted]
+    return tuple(key for key in METRICS if key in counted or (key in validations and validations[key].reliable))
+
+
+def figure(validations: Mapping[str, Validation]):
+    """A dot a metric for the held-out half, with its interval, and a cross for the reader of the replies alone."""
+    found = sorted(validations.values(), key=lambda v: v.held_out.value)
+    fig, ax = figures.figure(8, 0.6 + 0.32 * len(found))
+    for row, v in enumerate(found):
+        colour = figures.ACCENT if v.reliable else "#c9ced6"
+        ax.plot(v.held_out.interval, [row, row], color=colour, linewidth=3, solid_capstyle="round")
+        ax.plot(v.held_out.value, row, "o", color=colour, markeredgecolor="white", markersize=9)
+        ax.plot(v.blind.value, row, "x", color=figures.INK, markersize=6)
+    ax.axvline(RELIABLE, color=figures.INK, linewidth=0.8, linestyle=":")
+    ax.set_yticks(range(len(found)), [METRICS[v.metric].title for v in found])
+    ax.set(xlim=(0, 1.03), xlabel="share of pairs ranked rightly")
+    return fig
 
 
 COLUMNS = ["metric", "pairs", "tuned on", "held out, decides", "replies alone", "verdict"]

@@ -21,9 +21,10 @@ from helpers.supervision import Row
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """The model in `folder`, loaded when it is first asked: in float32 on a CPU, in bfloat16 on a GPU."""
+    """The model in `folder` (or of that hub id), loaded when it is first asked: in float32 on a CPU, in bfloat16 on a
+    GPU."""
 
-    folder: Path
+    folder: Path | str
 
     @cached_property
     def _loaded(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -1,6 +1,7 @@
 """A language model of letters, small enough to be taught in seconds: how usual is this run of letters in Japanese?
 
-In: texts by people. Out: how surprised it is by other texts, in nats a letter. Runs of up to four letters, interpolated.
+In: texts by people. Out: how surprised it is by other texts, in nats a letter. It interpolates runs of up to four
+letters.
 Source: Witten & Bell, IEEE Transactions on Information Theory 37, 1991.
 """
 

@@ -6,6 +6,7 @@ arm and was fixed before any arm played; what it gets wrong stands in `misses`.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from helpers.evaluate.metrics.emotion_model import EmotionModel
 from helpers.evaluate.metrics.language_model import LanguageModel
@@ -49,6 +50,14 @@ class Tools:
     readers: Readers
     language_model: LanguageModel | None = None
     emotion_model: EmotionModel | None = None
+
+
+def optional_models(
+    fluency_model: str | None, emotion_model: str | None, base: Path
+) -> tuple[LanguageModel | None, EmotionModel | None]:
+    """The models that were asked for: of fluency, in which "base" is the folder `base`, and of emotions."""
+    folder = base if fluency_model == "base" else fluency_model
+    return LanguageModel(folder) if folder else None, EmotionModel(emotion_model) if emotion_model else None
 
 
 @dataclass(frozen=True)
