@@ -1,4 +1,4 @@
-"""The metrics: each says what it should of replies written for the purpose, and is itself measured by contrast pairs."""
+"""The metrics: each says what it should of replies written for the purpose, and is measured by contrast pairs."""
 
 import json
 

@@ -1,8 +1,8 @@
 """Emotional expressiveness: whether the reply to the last turn shows what the situation calls for.
 
-In: the reply to the last turn, what it calls for. Out: half whether an emotion (or the act of speech) that is called
-for is there and none against it, by ML-Ask's lexicon and set phrases or by a model; half how much the reply is like
-those that were preferred.
+In: the reply to the last turn, what it calls for. Out: mostly whether an emotion (or act of speech) that is called
+for is there and none against it, by ML-Ask's lexicon and set phrases or by a model; for the rest how much the reply is
+like those that were preferred.
 Source: Ptaszynski et al., Journal of Open Research Software, 2017, doi 10.5334/jors.149.
 """
 
@@ -43,6 +43,8 @@ AGAINST: dict[Call, str] = {
     "calm": r"どうしよ|やば[いっ]|大変[だで]|こわい|怖い",
 }
 
+_CALLED = 0.6  # weight of what is called for; the rest is what was preferred
+
 
 @cache
 def _lexicon():
@@ -82,7 +84,10 @@ def values(dialogues: Sequence[Dialogue], tools: Tools) -> list[Values]:
         called = [_balance(*one) for one in zip(shown, texts, calls, strict=True)]
     else:
         called = [answers(text, call) for text, call in zip(texts, calls, strict=True)]
-    both = [(float(a) + b) / 2 if has_words(t) else 0.0 for a, b, t in zip(liked, called, texts, strict=True)]
+    both = [
+        _CALLED * b + (1 - _CALLED) * float(a) if has_words(t) else 0.0
+        for a, b, t in zip(liked, called, texts, strict=True)
+    ]
     return [d.at(d.last, value) for d, value in zip(dialogues, both, strict=True)]
 
 

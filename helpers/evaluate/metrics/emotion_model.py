@@ -8,10 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from transformers import Pipeline, pipeline
-
 from helpers.evaluate.scenarios import Call
-from helpers.quiet import hide_gptqmodel
 
 # Which of the eight emotions answer which call. An apology is an act of speech, for which there is none.
 ANSWERS: dict[Call, tuple[str, ...]] = {
@@ -44,7 +41,11 @@ class EmotionModel:
     name: str
 
     @cached_property
-    def _classify(self) -> Pipeline:
+    def _classify(self):
+        from transformers import pipeline
+
+        from helpers.quiet import hide_gptqmodel
+
         hide_gptqmodel()
         classify = pipeline("text-classification", model=self.name, top_k=None)
         labels = set(classify.model.config.id2label.values())

@@ -1,6 +1,7 @@
 """A language model that was not tuned, as a judge of what is Japanese.
 
-In: a model folder, texts. Out: how surprised it is by each text, in nats a letter.
+In: a model folder, texts. Out: how surprised it is by each text, in nats a letter. What it needs is imported when it is
+asked, for most evaluations do without.
 """
 
 from collections.abc import Sequence
@@ -10,13 +11,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
-
-from helpers.export.logits import supervised_logits
-from helpers.families import load_tokenizer
-from helpers.quiet import hide_gptqmodel
-from helpers.supervision import Row
 
 
 @dataclass(frozen=True)
@@ -27,7 +21,13 @@ class LanguageModel:
     folder: Path | str
 
     @cached_property
-    def _loaded(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    def _loaded(self) -> tuple:
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        from helpers.families import load_tokenizer
+        from helpers.quiet import hide_gptqmodel
+
         hide_gptqmodel()
         device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = torch.bfloat16 if device == "cuda" else torch.float32
@@ -36,6 +36,11 @@ class LanguageModel:
 
     def surprise(self, texts: Sequence[str], before: Sequence[str] | None = None) -> np.ndarray:
         """Nats a letter of each text, which is not empty; after the words `before` it, if they are given."""
+        import torch
+
+        from helpers.export.logits import supervised_logits
+        from helpers.supervision import Row
+
         model, tokenizer = self._loaded
         start = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []
         rows = []
