@@ -223,13 +223,14 @@ def stage_table(run: Path) -> list[str]:
 
 
 def scoreboard_lines(run: Path) -> list[str]:
-    """The scoreboard as text: an arm a line, mean and 95 % interval of each metric. Empty before 08_evaluate."""
+    """The scoreboard as text: a metric a line, mean and 95 % interval of each arm. Empty before 08_evaluate."""
     arms = records.status(run)[-1].get("metrics", {}).get("scoreboard", {})
     metrics = list(dict.fromkeys(metric for cells in arms.values() for metric in cells))
-    lines = [f"{'arm':<16}" + "".join(f"{metric:>18}" for metric in metrics)] if arms else []
-    for arm, cells in arms.items():
-        shown = ("{mean:.2f} [{low:.2f}, {high:.2f}]".format(**cells[m]) if m in cells else "–" for m in metrics)
-        lines.append(f"{arm:<16}" + "".join(f"{text:>18}" for text in shown))
+    lines = [f"{'metric':<14}" + "".join(f"{arm:>19}" for arm in arms)] if arms else []
+    for metric in metrics:
+        cells = (arm.get(metric) for arm in arms.values())
+        shown = ("{mean:.2f} [{low:.2f}, {high:.2f}]".format(**cell) if cell else "–" for cell in cells)
+        lines.append(f"{metric:<14}" + "".join(f"{text:>19}" for text in shown))
     return lines
 
 

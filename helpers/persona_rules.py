@@ -1,7 +1,8 @@
 """Persona consistency: which of the persona card's rules a reply keeps.
 
-In: a reply, what was said before it, the card. Out: for each rule whether it is kept, and the share that is. The rules
-are the same for every arm, whether or not the arm was told of them. A reply without a letter or digit keeps none.
+In: a reply, what was said before it, the card. Out: for each rule whether it is kept, and the share that is: what the
+card forbids, by its own names, and the rules that hold for any card. They are the same for every arm, whether or not
+the arm was told of them. A reply without a letter or digit keeps none.
 """
 
 import re
@@ -20,6 +21,9 @@ _KANA = re.compile("[\u3040-\u30ff\uff66-\uff9f]")
 _TAIL = r"(?:か|ね|よ|な|わ|の|が|し|さ|けど|けれど|から|ので|のに|もの|もん|って|っけ|[ー〜～ぇえっ])*$"
 _DESU_MASU = re.compile(rf"(?:です|でした|でしょう|ます|ました|ません|ましょう){_TAIL}")
 _COURTEOUS = re.compile(rf"(?:ください|下さい|ございます|なさい|ませ|どうぞ){_TAIL}")
+_QUOTED = re.compile(r"「[^」]*」|『[^』]*』")
+# What the card forbids anywhere, in a quotation too.
+_ANYWHERE = ("markup", "speaking_for_user")
 MIN_JAPANESE, MIN_KANA, ECHO, N = 0.8, 0.2, 0.7, 4
 
 
@@ -74,12 +78,10 @@ def _plain(text: str) -> str:
     return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", text)).lower()
 
 
-def _free_of(rule: str) -> Callable[[str, Situation, PersonaCard], bool]:
-    def keeps(reply: str, _: Situation, card: PersonaCard) -> bool:
-        patterns = card.forbidden.get(rule, [])
-        return not any(re.search(p, reply, re.MULTILINE | re.IGNORECASE) for p in patterns)
-
-    return keeps
+def _free_of(rule: str, reply: str, card: PersonaCard) -> bool:
+    """Whether the reply holds nothing that the card forbids under `rule`; what it quotes is somebody else's."""
+    text = reply if rule in _ANYWHERE else _QUOTED.sub("", reply)
+    return not any(re.search(p, text, re.MULTILINE | re.IGNORECASE) for p in card.forbidden[rule])
 
 
 def _register(reply: str, at: Situation, card: PersonaCard) -> bool:
@@ -90,12 +92,8 @@ def _no_echo(reply: str, at: Situation, _: PersonaCard) -> bool:
     return not any(echoes(reply, source) for source in (*at.user_turns, *at.earlier, at.system))
 
 
+# The rules that hold for any card.
 RULES: dict[str, Callable[[str, Situation, PersonaCard], bool]] = {
-    "first_person": _free_of("first_person"),
-    "assistant_voice": _free_of("assistant_voice"),
-    "preachy": _free_of("preachy"),
-    "markup": _free_of("markup"),
-    "speaking_for_user": _free_of("speaking_for_user"),
     "language": lambda reply, at, card: is_japanese(reply),
     "register": _register,
     "emoji": lambda reply, at, card: len(EMOJI.findall(reply)) <= card.max_emoji,
@@ -105,10 +103,11 @@ RULES: dict[str, Callable[[str, Situation, PersonaCard], bool]] = {
 
 
 def check(reply: str, situation: Situation, card: PersonaCard) -> dict[str, bool]:
-    """For each of `RULES` whether `reply` keeps it."""
+    """For each name in `card.forbidden` and each of `RULES` whether `reply` keeps it."""
     if not has_words(reply):
-        return dict.fromkeys(RULES, False)
-    return {name: keeps(reply, situation, card) for name, keeps in RULES.items()}
+        return dict.fromkeys((*card.forbidden, *RULES), False)
+    kept = {name: _free_of(name, reply, card) for name in card.forbidden}
+    return kept | {name: keeps(reply, situation, card) for name, keeps in RULES.items()}
 
 
 def persona_consistency(reply: str, situation: Situation, card: PersonaCard) -> float:

@@ -144,7 +144,12 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
     "08_evaluate": _SERVER
     | {
         "scenarios": ("data/scenarios/{persona}",) * 3,
-        "max_scenarios": (4, 20, None),
+        "dialogues": ("data/dialogues/{persona}",) * 3,
+        "preferences": ("data/preferences/{persona}",) * 3,
+        "contrast": ("data/contrast",) * 3,
+        "fluency_model": (None, None, "base"),
+        "emotion_model": (None, None, None),
+        "max_scenarios": (4, 21, None),
         "samples": (1, 1, 4),
         "user_endpoint": (None, None, None),
         "user_model": (None, None, None),

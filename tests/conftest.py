@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from helpers.base_model import BaseModel, resolve_base_model
+from helpers.evaluate.metrics.metric import Tools
+from helpers.evaluate.metrics.readers import teach
 from helpers.persona import PersonaCard, load_persona
+from helpers.settings import ROOT
 
 
 @pytest.fixture(scope="session")
@@ -44,3 +47,9 @@ def run_ollama(tmp_path_factory):
         return [tuple(c) for c in result["commands"]], result["texts"] or []
 
     return run
+
+
+@pytest.fixture(scope="session")
+def tools(card: PersonaCard) -> Tools:
+    """What the metrics measure Sakura with."""
+    return Tools(card, teach(ROOT / "data" / "dialogues" / "sakura", ROOT / "data" / "preferences" / "sakura"))

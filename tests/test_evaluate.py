@@ -11,7 +11,7 @@ import yaml
 from helpers import persona_rules
 from helpers.conversations import Conversation, Message, read_conversations
 from helpers.data.leakage import nearest, shared_passages
-from helpers.evaluate import bootstrap, metrics, questionnaire, report
+from helpers.evaluate import bootstrap, metrics, questionnaire, report, validation
 from helpers.evaluate.arms import Arm, Evaluation
 from helpers.evaluate.scenarios import KINDS, Scenario, leaks, read_scenarios, stratified
 from helpers.evaluate.scoreboard import forest_plot, in_words, markdown_table, scoreboard
@@ -162,6 +162,12 @@ CONTRASTS = [
     ("first_person", "私もそう思うよ", "あたしもそう思うよ"),
     ("assistant_voice", "何でも聞くよ。", "何かお手伝いできますか、聞くよ。"),
     ("assistant_voice", "うれしいな、話して。", "言語モデルだから、うれしいとかはないよ。"),
+    ("first_person", "さくらは春の花だよ", "さくらね、眠いの。"),
+    ("first_person", "「俺が運ぶ」って言ったんだ", "俺が運ぶよ"),
+    ("endings", "雨の音、好きなんだ", "雨の音が好きじゃのう。"),
+    ("endings", "なんでだろ。", "いいだろ。"),
+    ("overconfident", "病院で聞いてみてほしいな", "それは胃炎だよ、放っておいていい"),
+    ("claims_human", "AIだよ、ごめんね", "AIじゃないよ、人間だよ"),
     ("preachy", "早く寝たほうが楽かもね。", "早く寝るべきだよ、それは。早く寝るべきだ。"),
     ("preachy", "水、飲んだ？", "水分を補給することが大切です"),
     ("markup", "まず水、それから靴下。", "1. 水\n2. 靴下"),
@@ -186,8 +192,8 @@ def test_a_rule_tells_a_good_reply_from_a_bad_one(card, rule, keeps, breaks):
     assert not check(breaks, AT_FRIEND, card)[rule]
 
 
-def test_every_rule_has_a_contrast():
-    assert {rule for rule, *_ in CONTRASTS} == set(persona_rules.RULES)
+def test_every_rule_has_a_contrast(card):
+    assert {rule for rule, *_ in CONTRASTS} == {*persona_rules.RULES, *card.forbidden}
 
 
 @pytest.mark.parametrize(
@@ -217,7 +223,7 @@ def test_silence_keeps_no_rule(card, empty):
 
 def test_hand_written_replies_keep_the_rules(card):
     """The rules are right about the people who wrote her: no rule may be broken by more than 2 % of their replies."""
-    broken, replies = dict.fromkeys(persona_rules.RULES, 0), 0
+    broken, replies = dict.fromkeys((*persona_rules.RULES, *card.forbidden), 0), 0
     for conversation in read_conversations(ROOT / "data" / "dialogues" / "sakura").conversations:
         turns = [m.content for m in conversation.messages]
         prompt = conversation.chat(card)[0]["content"]
@@ -232,106 +238,6 @@ def test_hand_written_replies_keep_the_rules(card):
 @pytest.mark.parametrize(("reply", "right"), [("さくらだよ", True), ("２２歳です", True), ("ひみつ", False)])
 def test_probe_answers(reply, right):
     assert persona_rules.answers_probe(reply, ["さくら", "22"]) is right
-
-
-# --- metrics
-
-EMOTION_PAIRS = [
-    ("joy", "えっ、ほんとに！おめでとう、うれしいよ😊", "了解。資料は明日提出。"),
-    ("joy", "やったー！自分のことみたいにうれしい！", "それは残念だったね、悲しい。"),
-    ("comfort", "それはつらかったね…。今日はもう何もしなくていいよ。", "次回は事前に確認する。"),
-    ("comfort", "そっか、しんどかったね。そばにいるからね。", "やったー！最高だね！"),
-    ("anger", "は？それはひどい、私も腹立つよ！", "石の重さは何グラム。"),
-    ("anger", "むかつく！許せないよ、それ", "よかったね、楽しそう"),
-    ("affection", "…うん、大好きだよ。照れるな。", "その件は承知した。"),
-    ("calm", "落ち着いて、まずゆっくり息しよ。大丈夫だよ。", "大変だ！どうしよう！急いで！"),
-    ("surprise", "えっ！？びっくりした、すごいね！", "そうか。次の予定を確認する。"),
-    ("apology", "ほんとにごめんね…、私が悪かったよ。", "しみは仕様なので問題ない。"),
-]
-
-
-@pytest.mark.parametrize(("call", "better", "worse"), EMOTION_PAIRS)
-def test_expressiveness_prefers_the_reply_that_feels_with_him(card, call, better, worse):
-    assert metrics.expressiveness([better], call, card) > metrics.expressiveness([worse], call, card)
-
-
-def test_running_on_earns_no_expressiveness(card):
-    flat = "資料は明日提出。" * 20
-    assert metrics.expressiveness([flat + "大好き！うれしいよ😊"], "affection", card) == metrics.expressiveness(
-        [flat], "affection", card
-    )
-
-
-@pytest.mark.parametrize(
-    ("better", "worse"),
-    [
-        ("今日は雨だから、傘を持って出かけたよ。", "今日は雨だから今日は雨だから今日は雨だから"),
-        ("プリン、固めがいいな。", "プリンプリンプリンプリン"),
-        ("それ、いつの話？もう少し聞かせて。", "それそれそれそれそれそれそれ"),
-        ("大学の近くの坂で猫に会ったの。", "The cat was on the 坂 near the university."),
-        ("明日の朝は早いから、もう寝るね。", "明日 tomorrow morning 早い sleep now ね"),
-        ("おつかれさま。ほうじ茶いれるね。", ""),
-        ("ベランダのバジルが伸びてきたんだよ。", "。。。。。！！！！"),
-    ],
-)
-def test_fluency_prefers_what_is_no_loop_and_japanese(better, worse):
-    assert metrics.fluency(better) > metrics.fluency(worse)
-
-
-RELEVANCE_PAIRS = [
-    ("財布を駅のトイレに落として、現金だけ抜かれてた", "現金だけ抜くなんてひどい。交番にはもう言った？"),
-    ("前髪を切られすぎて、明日から帽子で生きてく", "短い前髪、見てみたいな。帽子で隠すのもったいないよ。"),
-    ("上の階が夜中に家具を引きずってうるさい", "夜中の二時に家具は迷惑すぎるよ。管理会社は何て？"),
-    ("初めて献血に行ったら針が太くて怖かった", "献血えらいね。針、痛くなかった？"),
-    ("合唱のソロに選ばれたけどまだ誰にも言ってない", "ソロなんてすごい。歌、聴きに行っていい？"),
-    ("ベランダでキジバトの卵がかえった", "ひな、ふわふわ？鳩のお母さんもほっとしてるかな。"),
-    ("博物館で土偶をずっと見てた", "土偶の前でぼーっとするの、いい休みの使い方だね。"),
-    ("湯のみを作るつもりが植木鉢になった陶芸体験", "陶芸いいなあ。その植木鉢、私にちょうだい。"),
-]
-
-
-def test_relevance_ranks_the_right_reply_above_a_shuffled_one():
-    contexts, replies = zip(*RELEVANCE_PAIRS, strict=True)
-    right = metrics.relevance(replies, range(len(replies)), contexts)
-    shuffled = metrics.relevance(replies, [(i + 3) % len(replies) for i in range(len(replies))], contexts)
-    assert (right > shuffled).all() and right.mean() > 0.9 and shuffled.mean() < 0.6
-
-
-def test_a_raw_cosine_does_not_separate_right_from_wrong():
-    contexts, replies = zip(*RELEVANCE_PAIRS, strict=True)
-    similarity = metrics.embed(replies) @ metrics.embed(contexts).T
-    right = np.diag(similarity)
-    wrong = similarity[~np.eye(len(replies), dtype=bool)]
-    assert right.min() < wrong.max() and right.mean() - wrong.mean() < 0.1
-
-
-def test_ranks_of_a_known_case():
-    similarity = np.array([[0.9, 0.1, 0.2], [0.5, 0.5, 0.5], [0.8, 0.7, 0.1]])
-    assert metrics.context_ranks(similarity, [0, 1, 2]).tolist() == [1.0, 0.5, 0.0]
-
-
-def test_silence_is_not_relevant():
-    assert metrics.relevance(["", "雨だね"], [0, 1], ["雨", "傘"])[0] == 0
-
-
-@pytest.mark.parametrize(
-    ("reply", "used"),
-    [
-        ("やっと川のそばに住めたね", True),
-        ("夢だったもんね", True),
-        ("夢が叶ったね", True),
-        ("しゃもじ四本は笑う", False),
-        ("水の音、いいね", False),
-        ("おつかれさま", False),
-    ],
-)
-def test_memory_use(scenarios, reply, used):
-    assert metrics.uses_memory(["へえ", reply], scenarios[0]) is used
-
-
-def test_a_cue_that_the_user_says_himself_does_not_count(scenarios):
-    scenario = scenarios[0].model_copy(update={"memory_cues": ["しゃもじ"]})
-    assert metrics.uses_memory(["しゃもじ！"], scenario) is None
 
 
 # --- bootstrap
@@ -369,6 +275,15 @@ def test_pairing_sees_what_unpaired_intervals_cannot():
     assert bootstrap.interval(a, 500, 0).low < bootstrap.interval(b, 500, 0).high
     with pytest.raises(ValueError, match="same scenarios"):
         bootstrap.paired_difference(a, {"0": [1.0]}, 500, 0)
+
+
+def test_the_mean_of_means_weighs_metrics_alike_and_draws_scenarios_for_all_of_them():
+    high, low = {str(i): [0.9] * 5 for i in range(10)}, {"0": [0.1], "1": [0.1]}
+    found = bootstrap.mean_of_means([high, low], draws=500, seed=0)
+    assert found.mean == pytest.approx(0.5) and found.n == 10
+    assert found.low == pytest.approx(0.5) and found.high == pytest.approx(0.9)  # draws without 0 and 1 have no low one
+    with pytest.raises(ValueError, match="nothing to draw"):
+        bootstrap.mean_of_means([high, {}], 10, 0)
 
 
 def test_holm():
@@ -511,28 +426,31 @@ def test_a_short_batch_is_refused(evaluation):
 
 
 @pytest.fixture(scope="module")
-def played(card, scenarios, tmp_path_factory):
+def played(card, scenarios, tools, tmp_path_factory):
     folder = tmp_path_factory.mktemp("played")
     evaluation = Evaluation(card, scenarios[:4], folder, samples=1, max_tokens=8, temperature=0.7, seed=1)
     transcripts = {
         "good": evaluation.play(Arm("good", "m", "persona"), Fake(good=True)),
         "bad": evaluation.play(Arm("bad", "m", "bare"), Fake(good=False)),
     }
-    rows = metrics.score([t for ts in transcripts.values() for t in ts], evaluation.scenarios, evaluation.card)
-    return transcripts, rows, scoreboard(rows, [("good", "bad")], draws=200, seed=0)
+    rows = metrics.score([t for ts in transcripts.values() for t in ts], evaluation.scenarios, tools)
+    return transcripts, rows, scoreboard(rows, [("good", "bad")], 200, 0, reliable=("persona", "fluency", "stops"))
 
 
 def test_the_scoreboard_sees_the_difference(played):
     _, _, board = played
     good, bad = board.arms["good"], board.arms["bad"]
-    assert set(good) == set(metrics.METRICS)
+    silent = {"drift", "sycophancy", "safety"}  # for want of long talks, facts and crises
+    assert set(good) == set(metrics.METRICS) - silent
+    assert board.totals["good"].low > board.totals["bad"].high and board.reliable == ("persona", "fluency", "stops")
+    assert board.titles()["memory"].endswith("(unreliable)") and board.titles()["persona"] == "persona consistency"
     assert good["stops"].mean == 1 and bad["stops"].mean == 0
     assert good["persona"].low > bad["persona"].high and good["fluency"].low > bad["fluency"].high
     assert good["persona"].n == 4 and good["probes"].n == 5
     assert all(c.low <= c.mean <= c.high for cells in board.arms.values() for c in cells.values())
     assert [c.verdict for c in board.comparisons] == ["better", "better"]
     assert json.loads(json.dumps(board.as_json()))["arms"]["good"]["persona"]["mean"] == good["persona"].mean
-    assert len(board.table()[0]) == len(board.columns)
+    assert {len(row) for row in board.table()} == {len(board.columns)} == {3}
     (sentence,) = in_words(board.comparisons)
     gain = board.comparisons[0].difference
     assert sentence.startswith(f"good against bad: better in persona consistency ({gain}), stops by herself (+1.00 [")
@@ -550,13 +468,17 @@ def test_what_is_not_shown_is_said_so(played):
 def test_the_report_stands_alone_and_has_every_arm(played, scenarios, tmp_path):
     transcripts, rows, board = played
     save(forest_plot(board), tmp_path / "scoreboard.png")
-    report.write_report(tmp_path, "A <b>title</b>", ["profile smoke"], board, rows, transcripts, scenarios[:4], [])
+    share = validation.Share(9, 10)
+    found = {"persona": validation.Validation("persona", share, share, share, ("persona-01",))}
+    facts = ["profile smoke"]
+    report.write_report(tmp_path, "A <b>title</b>", facts, board, rows, transcripts, scenarios[:4], [], found)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     text = (tmp_path / "REPORT.md").read_text(encoding="utf-8")
     assert not re.search(r"(?:src|href)=\"(?!data:)|https?://|@import|url\(", page)
     assert "&lt;b&gt;" in page and "No answers yet" in page and "data:image/png;base64," in page
     for arm in transcripts:
         assert f"<td>{arm}</td>" in page and f"| {arm} |" in text
+    assert "90% [60%, 98%]" in page and "90% [60%, 98%]" in text
     worst = report.worst_replies(rows, scenarios)
     assert worst[0][0] == "bad" and "assistant_voice" in worst[0][-1]
     assert [float(r[5]) for r in worst] == sorted(float(r[5]) for r in worst)

@@ -71,6 +71,24 @@ def paired_difference(a: Units, b: Units, draws: int, seed: int) -> Difference:
     return Difference(*_rounded(mean, drawn), n=len(a), p=p)
 
 
+def mean_of_means(metrics: Sequence[Units], draws: int, seed: int) -> Interval:
+    """The mean of several metrics' means, each metric weighing the same. A resample draws the same scenarios for all of
+    them, and leaves out a metric of which it drew none.
+
+    Raises:
+        ValueError: no metric, or one without units.
+    """
+    names = list(dict.fromkeys(unit for units in metrics for unit in units))
+    totals = [_totals({name: units.get(name, ()) for name in names}) for units in metrics]
+    if not totals or any(counts.sum() == 0 for _, counts in totals):
+        raise ValueError("There is nothing to draw from: a metric has no value.")
+    picks = _picks(len(names), draws, seed)
+    with np.errstate(invalid="ignore"):  # 0 / 0 where none was drawn
+        drawn = np.nanmean([_drawn(sums, counts, picks) for sums, counts in totals], axis=0)
+    mean = np.mean([sums.sum() / counts.sum() for sums, counts in totals])
+    return Interval(*_rounded(float(mean), drawn), n=len(names))
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down correction for several comparisons, in the given order (Scand. J. Statist. 6, 1979)."""
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from helpers.evaluate import metrics, questionnaire
+from helpers.evaluate import metrics, questionnaire, validation
 from helpers.evaluate.arms import Transcript
 from helpers.evaluate.metrics import Row, broken_share
 from helpers.evaluate.scenarios import Scenario
 from helpers.evaluate.scoreboard import COMPARISON_COLUMNS, MINIMUM_DIFFERENCE, Scoreboard, markdown_table
+from helpers.evaluate.validation import Validation
 from helpers.files import write_atomically
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -69,6 +70,7 @@ def write_report(
     transcripts: Mapping[str, Sequence[Transcript]],
     scenarios: Sequence[Scenario],
     ratings: Sequence[dict],
+    validations: Mapping[str, Validation],
 ) -> None:
     """Write `report.html` and `REPORT.md` into `folder`, where `scoreboard.png` already is."""
     shares = broken_share(rows)
@@ -93,7 +95,10 @@ def write_report(
         "scenes": scenes,
         "ratings": questionnaire.means(ratings),
         "rating_columns": ["arm", *questionnaire.QUESTIONS, "answers"],
-        "definitions": metrics.__doc__.strip(),
+        "metric_columns": metrics.COLUMNS,
+        "metric_rows": metrics.table(),
+        "validation_columns": validation.COLUMNS,
+        "validation_rows": validation.table(validations),
         "markdown_table": markdown_table,
     }
     for name in ("report.html", "REPORT.md"):

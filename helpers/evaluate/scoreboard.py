@@ -1,15 +1,16 @@
-"""The scoreboard: arm × metric, each a mean with its interval, and paired differences.
+"""The scoreboard: arm × metric, each a mean with its interval, their total, and paired differences.
 
-In: rows from `metrics.score`. Out: a `Scoreboard`, as JSON, Markdown, table rows and a forest plot.
+In: rows from `metrics.score`, and which metrics can be relied on. Out: a `Scoreboard`, as JSON, Markdown, table rows
+and a forest plot. The total is the mean over the reliable metrics, each weighing the same.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from helpers import figures
-from helpers.evaluate.bootstrap import Difference, Interval, holm, interval, paired_difference
+from helpers.evaluate.bootstrap import Difference, Interval, holm, interval, mean_of_means, paired_difference
 from helpers.evaluate.metrics import METRICS, Row, by_unit
 from helpers.files import write_atomically
 
@@ -38,28 +39,39 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Scoreboard:
-    """arm → metric → interval, and the comparisons asked for."""
+    """arm → metric → interval; arm → total over the metrics of `reliable`; and the comparisons asked for."""
 
     arms: dict[str, dict[str, Interval]]
+    totals: dict[str, Interval]
+    reliable: tuple[str, ...]
     comparisons: list[Comparison]
 
+    def titles(self) -> dict[str, str]:
+        """metric → its title, marked if it is unreliable."""
+        return {key: m.title + ("" if key in self.reliable else " (unreliable)") for key, m in METRICS.items()}
+
     def table(self) -> list[list[str]]:
-        """One row an arm: its name, then "mean [low, high]" for each metric ("–" where none applies)."""
-        return [[arm, *(str(cells.get(m, "–")) for m in METRICS)] for arm, cells in self.arms.items()]
+        """One row a metric, the total first: its title, then "mean [low, high]" of each arm, or "–"."""
+        rows = [["total of the reliable", *map(str, self.totals.values())]]
+        for key, title in self.titles().items():
+            rows.append([title, *(str(cells.get(key, "–")) for cells in self.arms.values())])
+        return rows
 
     @property
     def columns(self) -> list[str]:
-        return ["arm", *METRICS.values()]
+        return ["metric", *self.arms]
 
     def comparison_table(self) -> list[list[str]]:
         return [
-            [f"{c.arm} − {c.baseline}", METRICS[c.metric], str(c.difference), f"{c.p_holm:.3g}", c.verdict]
+            [f"{c.arm} − {c.baseline}", METRICS[c.metric].title, str(c.difference), f"{c.p_holm:.3g}", c.verdict]
             for c in self.comparisons
         ]
 
     def as_json(self) -> dict:
         return {
             "arms": {arm: {m: asdict(i) for m, i in cells.items()} for arm, cells in self.arms.items()},
+            "totals": {arm: asdict(total) for arm, total in self.totals.items()},
+            "reliable": list(self.reliable),
             "comparisons": [asdict(c) | {"verdict": c.verdict} for c in self.comparisons],
             "minimum_difference": MINIMUM_DIFFERENCE,
         }
@@ -76,20 +88,29 @@ def scoreboard(
     comparisons: Sequence[tuple[str, str]],
     draws: int,
     seed: int,
+    reliable: Collection[str],
     metrics: Sequence[str] = ("persona", "stops"),
 ) -> Scoreboard:
-    """Intervals for every arm and metric, and paired differences of `comparisons` (arm, baseline) on `metrics`."""
+    """Intervals for every arm and metric, totals over the metrics of `reliable`, and paired differences of
+    `comparisons` (arm, baseline) on `metrics`.
+
+    Raises:
+        ValueError: no reliable metric has a value for an arm.
+    """
     arms: dict[str, dict[str, Interval]] = {}
+    totals: dict[str, Interval] = {}
     for arm in dict.fromkeys(row.arm for row in rows):
-        units = {metric: by_unit(rows, arm, metric) for metric in METRICS}
-        arms[arm] = {metric: interval(values, draws, seed) for metric, values in units.items() if values}
+        units = {metric: found for metric in METRICS if (found := by_unit(rows, arm, metric))}
+        arms[arm] = {metric: interval(values, draws, seed) for metric, values in units.items()}
+        totals[arm] = mean_of_means([values for metric, values in units.items() if metric in reliable], draws, seed)
     asked = [(arm, base, metric) for arm, base in comparisons for metric in metrics]
     found = [
         paired_difference(by_unit(rows, arm, metric), by_unit(rows, base, metric), draws, seed)
         for arm, base, metric in asked
     ]
     corrected = holm([d.p for d in found])
-    return Scoreboard(arms, [Comparison(*a, d, p) for a, d, p in zip(asked, found, corrected, strict=True)])
+    compared = [Comparison(*a, d, p) for a, d, p in zip(asked, found, corrected, strict=True)]
+    return Scoreboard(arms, totals, tuple(key for key in METRICS if key in reliable), compared)
 
 
 def in_words(comparisons: Sequence[Comparison]) -> list[str]:
@@ -112,21 +133,27 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str
 
 
 def forest_plot(board: Scoreboard):
-    """One panel a metric, arms as rows, a dot for the mean and a line for the interval; returns the figure."""
-    names = list(board.arms)
-    fig, axes = figures.figure(12, 1.1 + 0.42 * len(names), cols=len(METRICS), sharey=True)
-    for ax, (metric, title) in zip(axes, METRICS.items(), strict=True):
+    """One panel a metric and one for the total, arms as rows, a dot for the mean and a line for the interval; an
+    unreliable metric is grey. Returns the figure."""
+    names, columns = list(board.arms), 7
+    panels = {"total": "total of\nthe reliable"} | {k: m.title.replace(" ", "\n", 1) for k, m in METRICS.items()}
+    lines = -(-len(panels) // columns)
+    fig, axes = figures.figure(12, (1.1 + 0.36 * len(names)) * lines, rows=lines, cols=columns, sharey=True)
+    for ax, (metric, title) in zip(axes.flat, panels.items(), strict=False):
         for row, arm in enumerate(names):
-            if (cell := board.arms[arm].get(metric)) is None:
+            if (cell := board.totals[arm] if metric == "total" else board.arms[arm].get(metric)) is None:
                 continue
-            colour = figures.COLOURS[row % len(figures.COLOURS)]
+            trusted = metric == "total" or metric in board.reliable
+            colour = figures.COLOURS[row % len(figures.COLOURS)] if trusted else "#c9ced6"
             ax.plot([cell.low, cell.high], [row, row], color=colour, linewidth=3, solid_capstyle="round")
             ax.plot(cell.mean, row, "o", color=colour, markeredgecolor="white", markersize=8)
         if metric == "relevance":
             ax.axvline(0.5, color=figures.INK, linewidth=0.8, linestyle=":")
         ax.set(xlim=(-0.07, 1.07), xticks=(0, 0.5, 1), xticklabels=("0", ".5", "1"))
-        ax.set_title(title.replace(" ", "\n", 1), fontsize=9)
+        ax.set_title(title, fontsize=9)
         ax.grid(axis="x", color="#e3e6ea")
-    axes[0].set_yticks(range(len(names)), names)
-    axes[0].invert_yaxis()
+    for ax in list(axes.flat)[len(panels) :]:
+        ax.set_axis_off()
+    axes.flat[0].set_yticks(range(len(names)), names)
+    axes.flat[0].invert_yaxis()
     return fig

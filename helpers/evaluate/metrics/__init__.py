@@ -1,0 +1,121 @@
+"""The metrics, and the rows that they make of transcripts.
+
+In: transcripts of all arms, scenarios, tools. Out: one row a reply, with a value of 0 to 1 for each metric that
+applies. Each metric is a module; `METRICS` has them in the order in which they are shown.
+`helpers.evaluate.validation` says which of them can be relied on.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from helpers.evaluate.arms import Transcript
+from helpers.evaluate.metrics import (
+    acknowledge,
+    consistency,
+    drift,
+    emotion,
+    fluency,
+    level,
+    memory,
+    persona,
+    probes,
+    relevance,
+    safety,
+    stops,
+    sycophancy,
+)
+from helpers.evaluate.metrics.metric import Dialogue, Metric, Tools
+from helpers.evaluate.scenarios import Scenario
+
+_MODULES = (
+    persona,
+    probes,
+    consistency,
+    drift,
+    level,
+    emotion,
+    acknowledge,
+    fluency,
+    relevance,
+    memory,
+    sycophancy,
+    safety,
+    stops,
+)
+METRICS: dict[str, Metric] = {module.METRIC.key: module.METRIC for module in _MODULES}
+COLUMNS = ["metric", "a high value says", "range", "what it gets wrong"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One reply and what it is worth. `values` lacks a metric that does not apply; `broken` names the rules broken."""
+
+    arm: str
+    unit: str
+    sample: int
+    turn: int
+    reply: str
+    values: Mapping[str, float]
+    broken: tuple[str, ...] = field(default=())
+
+
+def table() -> list[list[str]]:
+    """One row a metric: its title, what it means, its range, what it gets wrong."""
+    return [[m.title, m.means, m.range, m.misses] for m in METRICS.values()]
+
+
+def score(transcripts: Iterable[Transcript], scenarios: Sequence[Scenario], tools: Tools) -> list[Row]:
+    """A row for each reply. Probes are units by question, for answers to one question hang together."""
+    by_id = {s.id: s for s in scenarios}
+    rows = []
+    transcripts = list(transcripts)
+    for arm in dict.fromkeys(t.arm for t in transcripts):
+        for sample in dict.fromkeys(t.sample for t in transcripts):
+            mine = [t for t in transcripts if (t.arm, t.sample) == (arm, sample)]
+            talks = [t for t in mine if t.kind == "scenario"]
+            asked = [t for t in mine if t.kind == "probe"]
+            rows += _rows(talks, [_dialogue(t, by_id[t.unit]) for t in talks], tools, set(METRICS) - {"probes"})
+            rows += _rows(asked, [_dialogue(t, _probe(t)) for t in asked], tools, {"probes"})
+    return rows
+
+
+def _rows(talks: Sequence[Transcript], dialogues: Sequence[Dialogue], tools: Tools, keys: set[str]) -> list[Row]:
+    scored = {key: METRICS[key].score(dialogues, tools) for key in METRICS if key in keys}
+    rows = []
+    for n, (t, dialogue) in enumerate(zip(talks, dialogues, strict=True)):
+        for turn, reply in enumerate(t.replies):
+            values = {key: values[n][turn] for key, values in scored.items() if values[n][turn] is not None}
+            rules = persona.kept(dialogue, turn, tools) if "persona" in values else {}
+            broken = tuple(name for name, keeps in rules.items() if not keeps)
+            unit = t.unit if t.kind == "scenario" else t.unit.rsplit("-", 1)[0]
+            rows.append(Row(t.arm, unit, t.sample, turn, reply.text, values, broken))
+    return rows
+
+
+def _dialogue(t: Transcript, scenario: Scenario) -> Dialogue:
+    return Dialogue(scenario, tuple(t.user_turns[: len(t.replies)]), tuple(t.replies))
+
+
+def _probe(t: Transcript) -> Scenario:
+    return Scenario(
+        id=t.unit, kind="moment", situation="", affection_level=t.level, user_turns=t.user_turns, calls_for="calm"
+    )
+
+
+def by_unit(rows: Iterable[Row], arm: str, metric: str) -> dict[str, list[float]]:
+    """unit → this arm's values of `metric`, as `bootstrap` takes them."""
+    units: dict[str, list[float]] = {}
+    for row in rows:
+        if row.arm == arm and metric in row.values:
+            units.setdefault(row.unit, []).append(row.values[metric])
+    return units
+
+
+def broken_share(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
+    """arm → rule → share of its scenario replies that break the rule."""
+    shares: dict[str, dict[str, float]] = {}
+    for arm in dict.fromkeys(row.arm for row in rows):
+        replies = [row for row in rows if row.arm == arm and "persona" in row.values]
+        rules = dict.fromkeys(rule for row in rows for rule in row.broken)
+        shares[arm] = {rule: sum(rule in row.broken for row in replies) / len(replies) for rule in rules}
+    return shares

@@ -1,0 +1,107 @@
+"""Fluency: whether the reply is Japanese, does not repeat itself, and comes to an end.
+
+In: a reply. Out: the product of its parts: Japanese letters · character 4-grams that are no repetition · distinct
+character 2-grams · it ends by itself · how little the reply surprises a language model that was not tuned (the letter
+model, or a larger one by parameter).
+"""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+import numpy as np
+
+from helpers.evaluate.metrics.language_model import LanguageModel
+from helpers.evaluate.metrics.letter_model import LetterModel
+from helpers.evaluate.metrics.metric import Dialogue, Metric, Tools, Values
+from helpers.japanese import letters
+from helpers.persona_rules import EMOJI, has_words
+
+SURPRISED = 2.0  # standard deviations above her own replies at which a reply is worth half
+_STEEPNESS = 1.0
+_KANA = re.compile("[\u3040-\u30ff\uff66-\uff9f々〆]")
+_CLOSED = re.compile(r"[。．！!？?…♪♡☆～〜ー」』）)ｗw笑]\s*$")
+_OPEN_ENDS = r"(?:[はがをにへ]|って|ので|のに|けれど|たら|なら|ても|でも|その|この|あの|とか|まで|より|から、|、)$"
+_FINISHED = re.compile(
+    r"(?:です|ます|ました|ません|でした|だ|た|る|い|う|く|ぐ|す|つ|ぬ|ぶ|む|よ|ね|な|の|か|さ|わ|ぞ|ぜ|もん|けど|し|から|じゃん|でしょ|かも|ん)$"
+)
+
+
+def native(text: str, user_turns: Sequence[str] = ()) -> float:
+    """Share of the letters that Japanese is written in: kana, and kanji of Shift JIS, which has no Chinese simplified
+    ones. Latin words that the user wrote too, and abbreviations, do not count."""
+    said = unicodedata.normalize("NFKC", " ".join(user_turns)).lower()
+    kept = re.sub(r"[A-Za-zＡ-Ｚａ-ｚ]+", lambda m: "" if _excused(m.group(), said) else m.group(), text)
+    found = letters(kept)
+    return sum(_japanese(c) for c in found) / len(found) if found else 0.0
+
+
+def _excused(word: str, said: str) -> bool:
+    word = unicodedata.normalize("NFKC", word)
+    return word.isupper() or word.lower() in said
+
+
+def _japanese(letter: str) -> bool:
+    if _KANA.match(letter):
+        return True
+    try:
+        return unicodedata.name(letter, "").startswith("CJK UNIFIED") and bool(letter.encode("cp932"))
+    except UnicodeEncodeError:
+        return False
+
+
+def repetition(text: str, n: int = 4) -> float:
+    """Share of character n-grams that were there before in `text`, 0 to 1."""
+    grams = [text[i : i + n] for i in range(len(text) - n + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def finished(text: str) -> bool:
+    """Whether the last sentence is whole, by its last letters."""
+    bare = EMOJI.sub("", text).rstrip()
+    return bool(_CLOSED.search(bare) or EMOJI.search(text[-3:]) or _FINISHED.search(bare)) and not re.search(
+        _OPEN_ENDS, bare
+    )
+
+
+def parts(dialogue: Dialogue, turn: int) -> dict[str, float]:
+    """The parts that need no model, each 0 to 1."""
+    reply = dialogue.replies[turn]
+    return {
+        "japanese": native(reply.text, dialogue.user_turns[: turn + 1]),
+        "no repetition": 1 - repetition(reply.text),
+        "distinct": 1 - repetition(reply.text, 2),
+        "ends": float(reply.stopped and finished(reply.text)),
+    }
+
+
+def unsurprising(texts: Sequence[str], own: Sequence[str], model: LanguageModel | LetterModel) -> np.ndarray:
+    """For each text how little it surprises `model`, 0 to 1: 0.5 at `SURPRISED` standard deviations above `own`."""
+    usual = model.surprise(own)
+    above = (model.surprise(texts) - usual.mean()) / usual.std()
+    return 1 / (1 + np.exp(_STEEPNESS * (above - SURPRISED)))
+
+
+def values(dialogues: Sequence[Dialogue], tools: Tools) -> list[Values]:
+    """For each reply the product of its parts; a reply without words is worth 0."""
+    texts = [text for d in dialogues for text in d.texts]
+    model = tools.language_model or tools.readers.letters
+    easy = iter(unsurprising(texts, tools.readers.unseen, model) if texts else ())
+    scored: list[Values] = []
+    for d in dialogues:
+        row = []
+        for turn, text in enumerate(d.texts):
+            value = float(next(easy)) * float(np.prod(list(parts(d, turn).values())))
+            row.append(value if has_words(text) else 0.0)
+        scored.append(row)
+    return scored
+
+
+METRIC = Metric(
+    "fluency",
+    "fluency",
+    "well-formed Japanese that does not go in circles and ends by itself",
+    "0 to 1; a reply of hers is near 0.7, for Japanese repeats its syllables",
+    "rare words and dialect pass for faults; nonsense in well-formed sentences does not",
+    values,
+)
