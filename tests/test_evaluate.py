@@ -459,7 +459,9 @@ def test_the_scoreboard_sees_the_difference(played):
 def test_what_is_not_shown_is_said_so(played):
     _, rows, _ = played
     same = [dataclasses.replace(row, arm="twin") for row in rows if row.arm == "good"]
-    board = scoreboard([*rows, *same], [("twin", "good"), ("bad", "good")], draws=200, seed=0, metrics=("persona",))
+    board = scoreboard(
+        [*rows, *same], [("twin", "good"), ("bad", "good")], ("persona",), draws=200, seed=0, metrics=("persona",)
+    )
     twin, bad = in_words(board.comparisons)
     assert twin == "twin against good: no difference shown in persona consistency (+0.00 [+0.00, +0.00])."
     assert bad.startswith("bad against good: worse in persona consistency (-0.")

@@ -120,7 +120,7 @@ def in_words(comparisons: Sequence[Comparison]) -> list[str]:
         found: dict[str, list[str]] = {}
         for c in comparisons:
             if (c.arm, c.baseline) == (arm, baseline):
-                found.setdefault(c.verdict, []).append(f"{METRICS[c.metric]} ({c.difference})")
+                found.setdefault(c.verdict, []).append(f"{METRICS[c.metric].title} ({c.difference})")
         parts = [f"{verdict} in {', '.join(metrics)}" for verdict, metrics in found.items()]
         sentences.append(f"{arm} against {baseline}: {'; '.join(parts)}.")
     return sentences
