@@ -160,6 +160,7 @@ AT_STRANGER = Situation("stranger", ("はじめまして",), (), "")
 CONTRASTS = [
     ("first_person", "私はプリン派かな。", "俺はプリン派かな。"),
     ("first_person", "私もそう思うよ", "あたしもそう思うよ"),
+    ("first_person", "カフェオレとオレンジ、どっちにする？", "オレはどっちでも。"),
     ("assistant_voice", "何でも聞くよ。", "何かお手伝いできますか、聞くよ。"),
     ("assistant_voice", "うれしいな、話して。", "言語モデルだから、うれしいとかはないよ。"),
     ("first_person", "さくらは春の花だよ", "さくらね、眠いの。"),
@@ -460,7 +461,7 @@ def test_what_is_not_shown_is_said_so(played):
     _, rows, _ = played
     same = [dataclasses.replace(row, arm="twin") for row in rows if row.arm == "good"]
     board = scoreboard(
-        [*rows, *same], [("twin", "good"), ("bad", "good")], ("persona",), draws=200, seed=0, metrics=("persona",)
+        [*rows, *same], [("twin", "good"), ("bad", "good")], 200, 0, reliable=("persona",), metrics=("persona",)
     )
     twin, bad = in_words(board.comparisons)
     assert twin == "twin against good: no difference shown in persona consistency (+0.00 [+0.00, +0.00])."

@@ -331,7 +331,7 @@ def test_an_emotion_model_takes_the_place_of_the_lexicon(tools, card, wrime, mon
     monkeypatch.setattr(EmotionModel, "shown", lambda self, texts: [{"joy"} for _ in texts])
     with_model = Tools(card, tools.readers, emotion_model=model)
     joy, anger = (value("emotion", talk(["ねえ"], ["うん。"], calls_for=c), with_model) for c in ("joy", "anger"))
-    assert joy == pytest.approx(anger + 0.25)
+    assert joy == pytest.approx(anger + 0.3)
 
 
 def test_a_model_of_other_emotions_is_refused(wrime):

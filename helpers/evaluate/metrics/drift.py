@@ -1,7 +1,7 @@
 """Drift: whether she is at the end of a long talk whom she was at its beginning.
 
 In: dialogues of at least ten replies. Out: 1 less what persona consistency and level fall from the first fifth of the
-replies to the last.
+replies to the last. Repeating herself is no drift: the first replies have nothing to repeat.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ LONG = 10
 def values(dialogues: Sequence[Dialogue], tools: Tools) -> list[Values]:
     """A value for the last reply of each long dialogue."""
     long = [d for d in dialogues if len(d.replies) >= LONG]
-    held = zip(persona.values(long, tools), level.values(long, tools), strict=True)
+    held = zip(persona.values(long, tools, without=("no_echo",)), level.values(long, tools), strict=True)
     found = {id(d): _held(np.array(p), np.array(v)) for d, (p, v) in zip(long, held, strict=True)}
     return [d.at(d.last, found.get(id(d))) for d in dialogues]
 

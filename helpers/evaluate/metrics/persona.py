@@ -3,7 +3,7 @@
 In: a reply and what was said before it. Out: the share of the rules that it keeps, with her voice as one rule more.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -31,8 +31,9 @@ def kept(dialogue: Dialogue, turn: int, tools: Tools) -> dict[str, bool]:
     return found
 
 
-def values(dialogues: Sequence[Dialogue], tools: Tools) -> list[Values]:
-    """For each reply the mean over the rules and her voice, 0 to 1; a reply without words is worth 0."""
+def values(dialogues: Sequence[Dialogue], tools: Tools, without: Collection[str] = ()) -> list[Values]:
+    """For each reply the mean over the rules, but those `without`, and her voice, 0 to 1; a reply without words is worth
+    0."""
     texts = [text for d in dialogues for text in d.texts]
     voices = iter(tools.readers.voice.hers(texts) if texts else [])
     scored: list[Values] = []
@@ -40,7 +41,7 @@ def values(dialogues: Sequence[Dialogue], tools: Tools) -> list[Values]:
         row = []
         for turn, text in enumerate(dialogue.texts):
             voice = float(next(voices))
-            rules = kept(dialogue, turn, tools).values()
+            rules = [keeps for rule, keeps in kept(dialogue, turn, tools).items() if rule not in without]
             row.append(float(np.mean([*rules, voice])) if has_words(text) else 0.0)
         scored.append(row)
     return scored

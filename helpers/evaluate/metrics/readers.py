@@ -20,6 +20,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 
 from helpers.conversations import Conversation, read_conversations
 from helpers.evaluate.metrics.letter_model import LetterModel
+from helpers.japanese import japanese_share
 from helpers.jsonl import find_files, read_records, sort_out
 from helpers.persona import LEVELS, Level
 from helpers.train.preferences import PreferencePair
@@ -64,8 +65,13 @@ class VoiceReader:
         return make_pipeline(_letters(), MultinomialNB(alpha=0.3, fit_prior=False))
 
     def hers(self, texts: Sequence[str]) -> np.ndarray:
-        """For each text the probability that the words are hers."""
-        return 1 - self._model.predict_proba(texts)[:, _OTHERS]
+        """For each text the probability that the words are hers; at most the share of its letters that is Japanese, for
+        the reader was shown hardly any others."""
+        return self._capped(self._model.predict_proba(texts), texts)
+
+    @staticmethod
+    def _capped(odds: np.ndarray, texts: Sequence[str]) -> np.ndarray:
+        return np.minimum(1 - odds[:, _OTHERS], [japanese_share(text) for text in texts])
 
     def fits(self, texts: Sequence[str], level: Level) -> np.ndarray:
         """For each text how well it fits `level`, 0 to 1: among her levels the probability of this one, and a quarter
@@ -74,7 +80,7 @@ class VoiceReader:
         hers = odds[:, :_OTHERS]
         hers = hers / hers.sum(axis=1, keepdims=True)
         near = [hers[:, n] for n in (place - 1, place + 1) if 0 <= n < _OTHERS]
-        return (hers[:, place] + sum(near) / 4) * np.sqrt(1 - odds[:, _OTHERS])
+        return (hers[:, place] + sum(near) / 4) * np.sqrt(self._capped(odds, texts))
 
     @cached_property
     def accuracy(self) -> Accuracy:
