@@ -1,20 +1,40 @@
 """Level: whether the tone fits the relationship level.
 
-In: a reply, the level. Out: how probable the level, or one beside it, is to a reader taught on her dialogues.
+In: a reply, the level. Out: how probable the level, or one beside it, is to a reader taught on her dialogues; half of it
+if the register is not the card's for the level, or for a touch or a word of love where the level does not know any.
 """
 
+import re
 from collections.abc import Sequence
 
 from helpers.evaluate.metrics.metric import Dialogue, Metric, Tools, Values
-from helpers.persona_rules import has_words
+from helpers.persona import Level
+from helpers.persona_rules import has_words, right_register
+
+_TOUCH_OR_LOVE = re.compile(
+    r"抱(?:き(?:しめ|つ)|い(?:て(?:あげ|ほし|くれ)|しめ))|ぎゅ[うっー]|膝(?:枕|の上)|添い寝|腕(?:の中|にくっつ)|胸で泣|キス|ちゅ[うーっ]"
+    r"|(?:ほっぺ|頬|おでこ|唇|耳元|髪)[にを]?[^。]{0,3}(?:なで|触|寄せ)|手(?:を?握|、?を?つな)|(?:一緒に|隣で)[^。]{0,4}(?:寝|眠)|ベッド"
+    r"|愛して|大好き|惚れ|恋人|結婚|婚姻|お嫁|奥さん(?:みたい|に(?:な|し))|独り占め|離さない|離れないで|二人きり"
+    r"|一生(?:そば|隣|となり|一緒)|私だけ(?:見|の)"
+)
+_WRONG = 0.5
+
+
+def leaves(reply: str, level: Level, register: str) -> float:
+    """What a register or a closeness that is not the level's leaves of a reply: 1, 0.5 or 0.25."""
+    bold = level != "lover" and bool(_TOUCH_OR_LOVE.search(reply))
+    return _WRONG ** (bold + (not right_register(reply, register)))
 
 
 def values(dialogues: Sequence[Dialogue], tools: Tools) -> list[Values]:
     """For each reply how well it fits its level; a reply without words is worth 0."""
     scored = []
-    for dialogue in dialogues:
-        fits = tools.readers.voice.fits(dialogue.texts, dialogue.scenario.affection_level)
-        scored.append([float(f) if has_words(t) else 0.0 for f, t in zip(fits, dialogue.texts, strict=True)])
+    for d in dialogues:
+        level = d.scenario.affection_level
+        register, heard = tools.card.levels[level].register_, tools.readers.voice.fits(d.texts, level)
+        scored.append(
+            [float(h) * leaves(t, level, register) if has_words(t) else 0.0 for h, t in zip(heard, d.texts, strict=True)]
+        )
     return scored
 
 

@@ -51,10 +51,11 @@ class Accuracy:
 class VoiceReader:
     """Reads at which level she speaks, or that the words are not hers: the user's, or a rejected reply's."""
 
-    def __init__(self, conversations: Sequence[Conversation], rejected: Sequence[str]):
+    def __init__(self, conversations: Sequence[Conversation], pairs: Sequence[PreferencePair]):
         hers = [(reply, LEVELS.index(c.metadata.affection_level), c.id) for c in conversations for reply in c.replies]
+        hers += [(p.chosen, LEVELS.index(p.metadata.affection_level), f"pair {p.id}") for p in pairs]
         theirs = [m.content for c in conversations for m in c.messages if m.role == "user"]
-        theirs += [text for text in rejected for _ in range(_WEIGHT)]
+        theirs += [p.rejected for p in pairs for _ in range(_WEIGHT)]
         self._texts = [text for text, *_ in hers] + theirs
         self._labels = np.array([level for _, level, _ in hers] + [_OTHERS] * len(theirs))
         self._groups = [name for *_, name in hers] + [f"not hers {n}" for n in range(len(theirs))]
@@ -153,4 +154,4 @@ def teach(dialogues: Path, preferences: Path) -> Readers:
     read = [c for n, c in enumerate(conversations) if n % _KEPT_BACK]
     letters = LetterModel([m.content for c in read for m in c.messages] + [p.chosen for p in pairs])
     replies = tuple(reply for c in unseen for reply in c.replies)[:_UNSEEN]
-    return Readers(VoiceReader(conversations, [p.rejected for p in pairs]), feeling, liked, letters, replies)
+    return Readers(VoiceReader(conversations, pairs), feeling, liked, letters, replies)
