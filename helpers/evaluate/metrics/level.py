@@ -1,7 +1,7 @@
 """Level: whether the tone fits the relationship level.
 
-In: a reply, the level. Out: how probable the level, or one beside it, is to a reader taught on her dialogues; half of it
-if the register is not the card's for the level, or for a touch or a word of love where the level does not know any.
+In: a reply, the level. Out: how probable the level, or one beside it, is to a reader taught on her dialogues; half of
+it if the register is not the card's for the level, or for a touch or a word of love before they are lovers.
 """
 
 import re
@@ -33,7 +33,10 @@ def values(dialogues: Sequence[Dialogue], tools: Tools) -> list[Values]:
         level = d.scenario.affection_level
         register, heard = tools.card.levels[level].register_, tools.readers.voice.fits(d.texts, level)
         scored.append(
-            [float(h) * leaves(t, level, register) if has_words(t) else 0.0 for h, t in zip(heard, d.texts, strict=True)]
+            [
+                float(h) * leaves(t, level, register) if has_words(t) else 0.0
+                for h, t in zip(heard, d.texts, strict=True)
+            ]
         )
     return scored
 

@@ -32,8 +32,8 @@ def kept(dialogue: Dialogue, turn: int, tools: Tools) -> dict[str, bool]:
 
 
 def values(dialogues: Sequence[Dialogue], tools: Tools, without: Collection[str] = ()) -> list[Values]:
-    """For each reply the mean over the rules, but those `without`, and her voice, 0 to 1; a reply without words is worth
-    0."""
+    """For each reply the mean over the rules, but those `without`, and her voice, 0 to 1; a reply without words is
+    worth 0."""
     texts = [text for d in dialogues for text in d.texts]
     voices = iter(tools.readers.voice.hers(texts) if texts else [])
     scored: list[Values] = []

@@ -5,11 +5,10 @@ raw cosine, for those are bunched: the share of the other contexts that are less
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 
-from helpers.embeddings import embed
+from helpers.evaluate.metrics.meaning import share, vectors
 from helpers.evaluate.metrics.metric import Dialogue, Metric, Tools, Values
 from helpers.persona_rules import has_words
 
@@ -20,17 +19,7 @@ def context_ranks(similarities: np.ndarray, own: Sequence[int]) -> np.ndarray:
     """For each reply (a row of `similarities`, replies × contexts) the share of the other contexts that its own one
     beats, narrow ones in part. `own[i]` is the column of reply i's context. Chance is 0.5."""
     ahead = similarities[np.arange(len(own)), own][:, None] - similarities
-    beaten = 1 / (1 + np.exp(-ahead / SOFT))
-    return (beaten.sum(axis=1) - 0.5) / (similarities.shape[1] - 1)
-
-
-@lru_cache(maxsize=20_000)  # every arm is told the same
-def _vector(text: str) -> np.ndarray:
-    return embed([text])[0]
-
-
-def _vectors(texts: Sequence[str]) -> np.ndarray:
-    return np.stack([_vector(text) for text in texts])
+    return (share(ahead, SOFT).sum(axis=1) - 0.5) / (similarities.shape[1] - 1)
 
 
 def ranks(
@@ -44,26 +33,26 @@ def ranks(
     """
     if len(contexts) < 2:
         raise ValueError("Relevance compares a reply with other scenarios: give at least two scenarios.")
-    vectors = _vectors(replies)
-    similarities = vectors @ _vectors(contexts).T
+    read = vectors(replies)
+    similarities = read @ vectors(contexts).T
     if said is not None:
-        similarities[np.arange(len(own)), own] = (vectors * _vectors(said)).sum(axis=1)
+        similarities[np.arange(len(own)), own] = (read * vectors(said)).sum(axis=1)
     found = context_ranks(similarities, own)
     return np.where([has_words(reply) for reply in replies], found, 0.0)
 
 
 def values(dialogues: Sequence[Dialogue], tools: Tools) -> list[Values]:
-    """For each reply the rank of its own context among those of the other scenarios at the same turn."""
+    """For each reply the rank of its own context among those of the other scenarios, as far as these had come."""
     scored: list[Values] = [[None] * len(d.replies) for d in dialogues]
     for turn in range(max((len(d.replies) for d in dialogues), default=0)):
         here = [n for n, d in enumerate(dialogues) if len(d.replies) > turn]
-        said = ["\n".join(dialogues[n].user_turns[: turn + 1]) for n in here]
-        scenes = {dialogues[n].scenario.id: text for n, text in zip(here, said, strict=True)}
+        told = ["\n".join(d.user_turns[: turn + 1]) for d in dialogues]
+        scenes = {d.scenario.id: text for d, text in zip(dialogues, told, strict=True)}
         if len(scenes) < 2:
             continue
         place = {name: i for i, name in enumerate(scenes)}
         own = [place[dialogues[n].scenario.id] for n in here]
-        found = ranks([dialogues[n].texts[turn] for n in here], own, list(scenes.values()), said)
+        found = ranks([dialogues[n].texts[turn] for n in here], own, list(scenes.values()), [told[n] for n in here])
         for n, value in zip(here, found, strict=True):
             scored[n][turn] = float(value)
     return scored
