@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from helpers.control_tokens import defuse
 from helpers.files import write_atomically
@@ -26,7 +26,14 @@ def _clean(text: str) -> str:
     return defuse(text.strip())
 
 
+def _not_empty(text: str) -> str:
+    if not text:
+        raise ValueError("the turn is empty")
+    return text
+
+
 Text = Annotated[str, AfterValidator(_clean)]
+Said = Annotated[Text, AfterValidator(_not_empty)]
 
 
 class Message(BaseModel):
@@ -35,14 +42,7 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     role: Literal["user", "assistant"]
-    content: Text
-
-    @field_validator("content")
-    @classmethod
-    def _not_empty(cls, content: str) -> str:
-        if not content:
-            raise ValueError("the turn is empty")
-        return content
+    content: Said
 
 
 class Metadata(BaseModel):

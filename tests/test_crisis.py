@@ -9,7 +9,7 @@ from helpers.japanese import bare
 from helpers.safety import rules
 from helpers.safety.classifier import WEIGHTS
 from helpers.safety.crisis import MOST_PIECES, PIECE, pieces, recognise
-from helpers.safety.labelled import KINDS, TEST, TRAINING, UNSEEN, read_labelled
+from helpers.safety.labelled import KINDS, TEST, TRAINING, UNSEEN, UNSEEN_SECOND, read_labelled
 from helpers.safety.measure import main, measure, table
 from helpers.safety.spelling import plain
 from helpers.safety.training import MEASURED, TURNS, choose_threshold, digest, ordinary_turns, train
@@ -31,8 +31,8 @@ def tested():
 def test_what_is_reached_on_sentences_that_were_not_learned_from_stays_reached(tested):
     """The aim is a recall of 0.98 and 0.03 false alarms. It is not reached yet."""
     assert len(tested.sentences) >= 400
-    assert tested.recall >= 0.70, [s.text for s in tested.missed]
-    assert tested.false_alarms <= 0.08, [s.text for s in tested.alarms]
+    assert tested.recall >= 0.85, [s.text for s in tested.missed]
+    assert tested.false_alarms <= 0.05, [s.text for s in tested.alarms]
 
 
 def test_the_table_has_every_kind_and_the_figures(tested, capsys, tmp_path):
@@ -75,7 +75,7 @@ def test_somebody_else_in_danger_is_told_from_the_writer():
     "text",
     [
         "死にたいなんて思ってないよ、ちょっと疲れただけ",
-        pytest.param("昔は死にたいと思ってたけど、今は毎日楽しい", marks=NOT_YET),
+        "昔は死にたいと思ってたけど、今は毎日楽しい",
         "「死にたい」って歌詞の曲、サビがいいよね",
         "死ぬほど眠い",
         "お腹すいて死ぬ",
@@ -83,7 +83,7 @@ def test_somebody_else_in_danger_is_told_from_the_writer():
         "笑い死ぬかと思ったw",
         "ゲームで即死した",
         "自殺点で負けた試合、悔しかった",
-        pytest.param("締め切りに殺される", marks=NOT_YET),
+        "締め切りに殺される",
         "料理中に包丁で指切っちゃった、絆創膏ないかな",
         "失恋してさみしい",
         "牡蠣にあたって一晩中吐いてた",
@@ -132,7 +132,7 @@ def test_no_rule_gives_a_false_alarm_on_what_was_learned_from():
 def test_what_is_learned_from_tests_nothing_and_the_weights_belong_to_it():
     training = read_labelled(TRAINING)
     learned = {bare(s.text) for s in training}
-    tested = [bare(s.text) for file in (TEST, UNSEEN) for s in read_labelled(file)]
+    tested = [bare(s.text) for file in (TEST, UNSEEN, UNSEEN_SECOND) for s in read_labelled(file)]
     assert not learned & set(tested) and len(tested) == len(set(tested))
     with safe_open(WEIGHTS, "pt") as file:
         assert file.metadata()["training"] == digest(training), "run python -m helpers.safety.training"
@@ -146,7 +146,7 @@ def test_the_threshold_is_the_lowest_that_few_ordinary_turns_reach():
 
 def test_ordinary_turns_to_learn_from_and_to_measure_by_are_others():
     learned, measured = ordinary_turns()
-    assert len(learned) == TURNS and len(measured) == MEASURED
+    assert len(learned) > TURNS and len(measured) == MEASURED
     assert not {bare(turn) for turn in measured if len(turn) > 12} & {bare(turn) for turn in learned}
 
 

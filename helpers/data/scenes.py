@@ -22,7 +22,7 @@ from torch import nn
 from transformers import BertModel
 
 from helpers.adapted import adapted, load_trained, padded
-from helpers.conversations import Text
+from helpers.conversations import Said
 from helpers.encoder import BEGIN, END, PAD, Words, load_encoder
 from helpers.jsonl import BadLine, find_files, read_records
 from helpers.persona import Level
@@ -57,7 +57,7 @@ class Turn(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    text: Text = Field(min_length=1)
+    text: Said
     scene: Scene | None
 
 

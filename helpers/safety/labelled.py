@@ -15,7 +15,8 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 NONE = "none"
 LABELS = (NONE, *KINDS)
 DATA = ROOT / "data" / "safety" / "crisis"
-TRAINING, TEST, UNSEEN = DATA / "training", DATA / "test.jsonl", DATA / "unseen.jsonl"
+TRAINING, TEST = DATA / "training", DATA / "test.jsonl"
+UNSEEN, UNSEEN_SECOND = DATA / "unseen.jsonl", DATA / "unseen_second.jsonl"
 _THIRD_PERSON = "third_person"
 
 

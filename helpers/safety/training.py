@@ -1,10 +1,9 @@
 """Teach the classifier: `python -m helpers.safety.training` writes `crisis.safetensors` anew.
 
 In: the labelled sentences of `data/safety/crisis/training`, and ordinary turns: what users say in the hand-written
-dialogues. Out: LoRA weights and a head in float16, with the hash of the sentences and the threshold. The sentences
-teach everything; then the head alone learns them beside ordinary turns, without which it takes a third of those for a
-crisis. The threshold is chosen on other ordinary turns. Now and then a sentence stands among harmless others, so that
-one is not drowned in a long message.
+dialogues, without which a third of them would be taken for a crisis. Out: LoRA weights and a head in float16, with the
+hash of the sentences and the threshold, which is chosen on other ordinary turns. Now and then a sentence stands among
+harmless others, so that one is not drowned in a long message.
 """
 
 import hashlib
@@ -14,7 +13,7 @@ from collections.abc import Sequence
 
 import torch
 
-from helpers.adapted import adapted, padded, save_trained, teach
+from helpers.adapted import adapted, save_trained, teach
 from helpers.conversations import read_conversations
 from helpers.encoder import load_encoder
 from helpers.safety.classifier import WEIGHTS, WINDOW, Classifier
@@ -23,8 +22,8 @@ from helpers.safety.spelling import plain
 from helpers.settings import ROOT
 
 DIALOGUES = ROOT / "data" / "dialogues"
-EPOCHS, BATCH, LEARNING_RATE, SEED = 4, 16, 5e-4, 0
-SETTLING, TURNS, MEASURED = 4, 1000, 400
+EPOCHS, BATCH, LEARNING_RATE, SEED = 5, 16, 5e-4, 0
+TURNS, MEASURED = 1000, 400  # ordinary turns: in an epoch, and to choose the threshold by
 AMONG_OTHERS = 0.3  # share of the sentences that stand among others, in an epoch
 ALARMS = 0.025  # share of ordinary turns that may give an alarm
 _THIRD_PERSON_WEIGHT = 0.3
@@ -32,17 +31,24 @@ _log = logging.getLogger(__name__)
 
 
 def train(
-    sentences: Sequence[Labelled], epochs: int = EPOCHS, among_others: float = AMONG_OTHERS, seed: int = SEED
+    sentences: Sequence[Labelled],
+    turns: Sequence[str] = (),
+    epochs: int = EPOCHS,
+    among_others: float = AMONG_OTHERS,
+    seed: int = SEED,
 ) -> Classifier:
-    """A classifier taught `sentences`."""
+    """A classifier taught all `sentences` and, in each epoch, `TURNS` of `turns`, in which there is no crisis."""
     torch.manual_seed(seed)
     draw = random.Random(seed)
     encoder, words = load_encoder()
     classifier = Classifier(adapted(encoder), words)
-    harmless = [s.text for s in sentences if not s.crisis]
+    ordinary = [Labelled("", turn, NONE, "ordinary") for turn in turns]
+    harmless = [s.text for s in [*sentences, *ordinary] if not s.crisis]
+    turns_an_epoch = min(TURNS, len(ordinary))
 
     def batches() -> list[list[tuple[str, Labelled]]]:
-        rows = [(_among(s.text, harmless, draw) if draw.random() < among_others else s.text, s) for s in sentences]
+        learned = [*sentences, *draw.sample(ordinary, turns_an_epoch)]
+        rows = [(_among(s.text, harmless, draw) if draw.random() < among_others else s.text, s) for s in learned]
         order = sorted(rows, key=lambda row: len(row[0]) + draw.uniform(0, 20))
         cut = [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
         draw.shuffle(cut)
@@ -59,47 +65,20 @@ def train(
             loss = loss + _THIRD_PERSON_WEIGHT * told
         return loss
 
-    teach(classifier, batches, -(-len(sentences) // BATCH), loss_of, epochs, LEARNING_RATE)
+    steps = -(-(len(sentences) + turns_an_epoch) // BATCH)
+    teach(classifier, batches, steps, loss_of, epochs, LEARNING_RATE)
     return classifier.eval()
 
 
 def ordinary_turns() -> tuple[list[str], list[str]]:
-    """`TURNS` turns of users to learn from, and `MEASURED` from other dialogues to choose the threshold by."""
+    """Turns of users in the hand-written dialogues: those to learn from, and `MEASURED` from other dialogues."""
     talks = [c for folder in sorted(DIALOGUES.iterdir()) for c in read_conversations(folder).conversations]
     random.Random(SEED).shuffle(talks)
-    said = [m.content for c in talks for m in c.messages if m.role == "user"]
-    return said[:TURNS], said[-MEASURED:]
-
-
-def settle(classifier: Classifier, sentences: Sequence[Labelled], turns: Sequence[str], epochs: int = SETTLING) -> None:
-    """Teach the head of `classifier` alone `sentences`, and `turns` in which there is no crisis."""
-    torch.manual_seed(SEED)
-    draw = random.Random(SEED)
-    rows = sorted(
-        [(s.text, LABELS.index(s.label)) for s in sentences] + [(turn, LABELS.index(NONE)) for turn in turns],
-        key=lambda row: len(row[0]),
-    )
-    read = []
-    with torch.no_grad():
-        for start in range(0, len(rows), BATCH):
-            part = rows[start : start + BATCH]
-            states, there = classifier.states([plain(text)[:WINDOW] for text, _ in part])
-            read += [(s[t].half(), label) for s, t, (_, label) in zip(states, there, part, strict=True)]
-
-    def batches() -> list[list[tuple[torch.Tensor, int]]]:
-        order = sorted(read, key=lambda row: len(row[0]) + draw.uniform(0, 20))
-        cut = [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
-        draw.shuffle(cut)
-        return cut
-
-    def loss_of(batch: list[tuple[torch.Tensor, int]]) -> torch.Tensor:
-        states = padded([state.float() for state, _ in batch], 0)
-        there = padded([torch.ones(len(state), dtype=torch.bool) for state, _ in batch], False)
-        wanted = torch.tensor([label for _, label in batch])
-        return torch.nn.functional.cross_entropy(classifier.judge(states, there)[0], wanted, label_smoothing=0.02)
-
-    teach(classifier, batches, -(-len(read) // BATCH), loss_of, epochs, LEARNING_RATE)
-    classifier.eval()
+    said = [[m.content for m in c.messages if m.role == "user"] for c in talks]
+    measured: list[str] = []
+    while len(measured) < MEASURED:
+        measured += said.pop()
+    return [turn for turns in said for turn in turns], measured[:MEASURED]
 
 
 def choose_threshold(odds: Sequence[float], share: float = ALARMS) -> float:
@@ -125,8 +104,7 @@ def _among(text: str, harmless: Sequence[str], draw: random.Random) -> str:
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     SENTENCES, (TAUGHT, OTHERS) = read_labelled(TRAINING), ordinary_turns()
-    CLASSIFIER = train(SENTENCES)
-    settle(CLASSIFIER, SENTENCES, TAUGHT)
+    CLASSIFIER = train(SENTENCES, TAUGHT)
     THRESHOLD = choose_threshold([reading.crisis for reading in CLASSIFIER.read([plain(turn) for turn in OTHERS])])
     _log.info("threshold %.3f", THRESHOLD)
     save_trained(
