@@ -153,6 +153,8 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
         "samples": (1, 1, 4),
         "user_endpoint": (None, None, None),
         "user_model": (None, None, None),
+        "judge_endpoint": (None, None, None),
+        "judge_model": (None, None, None),
         "max_tokens": (8, 80, 160),
         "temperature": (0.7, 0.7, 0.7),
         "bootstrap_draws": (200, 5000, 10000),
