@@ -77,6 +77,8 @@ def test_every_rubric_can_be_read_and_has_its_axes():
     found = {file.stem: read_rubric(file.stem) for file in FOLDER.glob("*.yaml")}
     assert set(found) == {"questionnaire", "japanese_rp_bench"}
     assert len(found["japanese_rp_bench"].axes) == 8
+    keys = [axis.key for rubric in found.values() for axis in rubric.axes]
+    assert len(set(keys)) == len(keys), "verdicts of all rubrics are kept by the axis's key"
     for rubric in found.values():
         for axis in rubric.axes:
             assert {rule.good for rule in axis.rules} == {True, False}, "a judge that always says yes must not win"

@@ -110,12 +110,13 @@ class Judge:
     log: Path
     weights: str = ""
     temperature: float = 0.3
-    max_tokens: int = 200
+    max_tokens: int = 300
     seed: int = 0
     concurrency: int = 16
 
     def judge(self, talks: Sequence[Talk], axes: Sequence[Axis], sitting: int = 0) -> Verdicts:
-        """(talk id, axis key) → `Verdict`. Another `sitting` asks the same anew, for test and retest.
+        """(talk id, axis key) → `Verdict`. Another `sitting` asks the same anew, for test and retest. Axes of several
+        rubrics may come together: no two have the same key.
 
         Raises:
             JudgeStopped: the endpoint is not there, or fails all the time.
