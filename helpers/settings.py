@@ -153,6 +153,7 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
         "samples": (1, 1, 4),
         "user_endpoint": (None, None, None),
         "user_model": (None, None, None),
+        "rated_scenarios": (2, 10, 20),
         "judge_endpoint": (None, None, None),
         "judge_model": (None, None, None),
         "max_tokens": (8, 80, 160),
