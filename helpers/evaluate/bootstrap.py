@@ -45,7 +45,7 @@ def interval(units: Units, draws: int, seed: int) -> Interval:
         ValueError: no units.
     """
     sums, counts = _totals(units)
-    drawn = _drawn(sums, counts, _picks(len(units), draws, seed))
+    drawn = _drawn(sums, counts, resamples(len(units), draws, seed))
     return Interval(*_rounded(sums.sum() / counts.sum(), drawn), n=len(units))
 
 
@@ -62,7 +62,7 @@ def paired_difference(a: Units, b: Units, draws: int, seed: int) -> Difference:
         )
     a_sums, a_counts = _totals(a)
     b_sums, b_counts = _totals({unit: b[unit] for unit in a})
-    picks = _picks(len(a), draws, seed)
+    picks = resamples(len(a), draws, seed)
     drawn = _drawn(a_sums, a_counts, picks) - _drawn(b_sums, b_counts, picks)
     mean = a_sums.sum() / a_counts.sum() - b_sums.sum() / b_counts.sum()
     other_side = min((drawn <= 0).mean(), (drawn >= 0).mean())
@@ -82,7 +82,7 @@ def mean_of_means(metrics: Sequence[Units], draws: int, seed: int) -> Interval:
     totals = [_totals({name: units.get(name, ()) for name in names}) for units in metrics]
     if not totals or any(counts.sum() == 0 for _, counts in totals):
         raise ValueError("There is nothing to draw from: a metric has no value.")
-    picks = _picks(len(names), draws, seed)
+    picks = resamples(len(names), draws, seed)
     with np.errstate(invalid="ignore"):  # 0 / 0 where none was drawn
         drawn = np.nanmean([_drawn(sums, counts, picks) for sums, counts in totals], axis=0)
     mean = np.mean([sums.sum() / counts.sum() for sums, counts in totals])
@@ -99,15 +99,16 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
+def resamples(n: int, draws: int, seed: int) -> np.ndarray:
+    """Which of `n` units each of `draws` resamples has: whole numbers below n, of shape (draws, n)."""
+    return np.random.default_rng(seed).integers(n, size=(draws, n))
+
+
 def _totals(units: Units) -> tuple[np.ndarray, np.ndarray]:
     if not units:
         raise ValueError("There is nothing to draw from: no scenario has a value of this metric.")
     values = list(units.values())
     return np.array([sum(v) for v in values], float), np.array([len(v) for v in values], float)
-
-
-def _picks(n: int, draws: int, seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(n, size=(draws, n))
 
 
 def _drawn(sums: np.ndarray, counts: np.ndarray, picks: np.ndarray) -> np.ndarray:

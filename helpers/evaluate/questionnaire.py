@@ -1,14 +1,18 @@
 """The questionnaire: people judge blinded samples on five questions, 1 to 5.
 
 In: transcripts of all arms, a SQLite file. Out: a form that saves each answer at once, and the answers. The arm's name
-stands in the database only, never in what the rater sees; a rater who comes back goes on at the first open sample.
+stands in the database only, never in what the rater sees; a rater who comes back goes on at the first open sample. For
+raters without a notebook there is `ratings_page`.
 """
 
 import html
+import secrets
 import sqlite3
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 
@@ -23,6 +27,7 @@ QUESTIONS = {
     "overall": "全体として、また話したいと思いましたか？",
 }
 SCALE = (1, 2, 3, 4, 5)
+_CLOCK = "%Y-%m-%d %H:%M:%S"  # as SQLite writes it
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS samples (
     id TEXT PRIMARY KEY, arm TEXT NOT NULL, unit TEXT NOT NULL, sample INTEGER NOT NULL);
@@ -30,27 +35,31 @@ CREATE TABLE IF NOT EXISTS ratings (
     sample TEXT NOT NULL, rater TEXT NOT NULL, question TEXT NOT NULL,
     value INTEGER NOT NULL CHECK (value BETWEEN 1 AND 5),
     at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP, PRIMARY KEY (sample, rater, question));
+CREATE TABLE IF NOT EXISTS secret (only INTEGER PRIMARY KEY CHECK (only = 1), salt TEXT NOT NULL);
 """
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What a rater sees: the dialogue, and an id that says nothing of the arm."""
+    """What a rater sees: the dialogue, and an id from which nobody without the database can tell the arm."""
 
     id: str
     dialogue: tuple[tuple[str, str], ...]
 
 
 def blind(transcripts: Iterable[Transcript], db: Path, seed: int, per_arm: int = 8) -> list[Sample]:
-    """The same `per_arm` scenarios of each arm, shuffled together; which sample is whose goes into `db` alone."""
+    """The same `per_arm` scenarios of each arm, in random order; which sample is whose goes into `db` alone.
+
+    Ids and order come from a secret that stays in `db`: another one has others, the same one always the same.
+    """
+    salt = _salt(db)
     played = [t for t in transcripts if t.kind == "scenario" and t.sample == 0]
     units = sorted({t.unit for t in played})
-    random = Random(seed)
-    chosen = set(random.sample(units, min(per_arm, len(units))))
+    chosen = set(Random(seed).sample(units, min(per_arm, len(units))))
     samples, whose = [], []
-    for t in sorted((t for t in played if t.unit in chosen), key=lambda t: (t.arm, t.unit)):
+    for t in (t for t in played if t.unit in chosen):
         texts = [r.text for r in t.replies]
-        sample_id = sha256_json([t.arm, t.unit, texts, seed])[:12]
+        sample_id = sha256_json([salt, t.arm, t.unit, texts])[:12]
         lines = [
             line for turn, reply in zip(t.user_turns, texts, strict=True) for line in (("user", turn), ("her", reply))
         ]
@@ -58,8 +67,13 @@ def blind(transcripts: Iterable[Transcript], db: Path, seed: int, per_arm: int =
         whose.append((sample_id, t.arm, t.unit, t.sample))
     with closing(_open(db)) as connection, connection:
         connection.executemany("INSERT OR REPLACE INTO samples VALUES (?, ?, ?, ?)", whose)
-    random.shuffle(samples)
-    return samples
+    return sorted(samples, key=lambda sample: sample.id)
+
+
+def arms_and_units(db: Path) -> dict[str, tuple[str, str]]:
+    """Sample id → the arm and the scenario that it comes from."""
+    with closing(_open(db)) as connection:
+        return {row[0]: row[1:] for row in connection.execute("SELECT id, arm, unit FROM samples")}
 
 
 def save_rating(db: Path, sample_id: str, rater: str, question: str, value: int) -> None:
@@ -72,11 +86,18 @@ def save_rating(db: Path, sample_id: str, rater: str, question: str, value: int)
         raise ValueError(f"There is no question {question!r}: use one of {', '.join(QUESTIONS)}.")
     if value not in SCALE:
         raise ValueError(f"A rating is a whole number from 1 to 5, not {value!r}.")
+    save_ratings(db, rater, [(sample_id, question, value, datetime.now(UTC))])
+
+
+def save_ratings(db: Path, rater: str, given: Iterable[tuple[str, str, int, datetime]]) -> None:
+    """Save answers of `rater`, all or none: sample id, question, value, and when. Of two to the same question the later
+    stays."""
+    rows = [(sample, rater, question, value, f"{at.astimezone(UTC):{_CLOCK}}") for sample, question, value, at in given]
     with closing(_open(db)) as connection, connection:
-        connection.execute(
-            "INSERT INTO ratings (sample, rater, question, value) VALUES (?, ?, ?, ?) "
-            "ON CONFLICT (sample, rater, question) DO UPDATE SET value = excluded.value, at = CURRENT_TIMESTAMP",
-            (sample_id, rater, question, value),
+        connection.executemany(
+            "INSERT INTO ratings VALUES (?, ?, ?, ?, ?) ON CONFLICT (sample, rater, question) "
+            "DO UPDATE SET value = excluded.value, at = excluded.at WHERE excluded.at >= ratings.at",
+            rows,
         )
 
 
@@ -89,6 +110,15 @@ def load_ratings(db: Path) -> list[dict]:
             "JOIN samples ON samples.id = ratings.sample ORDER BY at, ratings.sample, question"
         )
         return [dict(row) for row in found]
+
+
+def by_sample(ratings: Sequence[dict], question: str) -> dict[str, list[int]]:
+    """Sample id → the values that its raters gave to `question`."""
+    values = defaultdict(list)
+    for rating in ratings:
+        if rating["question"] == question:
+            values[rating["sample"]].append(rating["value"])
+    return dict(values)
 
 
 def answers(db: Path, sample_id: str, rater: str) -> dict[str, int]:
@@ -170,6 +200,12 @@ def dialogue_html(dialogue: Iterable[tuple[str, str]]) -> str:
             f"{html.escape(text) or '（無言）'}</span></div>"
         )
     return f'<div style="max-width:46em">{"".join(bubbles)}</div>'
+
+
+def _salt(db: Path) -> str:
+    with closing(_open(db)) as connection, connection:
+        connection.execute("INSERT OR IGNORE INTO secret VALUES (1, ?)", (secrets.token_hex(16),))
+        return connection.execute("SELECT salt FROM secret").fetchone()[0]
 
 
 def _open(db: Path) -> sqlite3.Connection:

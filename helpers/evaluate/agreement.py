@@ -1,0 +1,81 @@
+"""Do people agree? Krippendorff's α for ordinal values, with an interval by bootstrap over samples.
+
+In: sample → the values that its raters gave. Out: α, 1 for full agreement, 0 for what chance gives, below it for less.
+By custom 0.8 and more is reliable, from 0.667 on one may draw tentative conclusions.
+Source: Krippendorff, Computing Krippendorff's Alpha-Reliability, 2011; Content Analysis, 2018, chapter 12.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from helpers.evaluate.bootstrap import LEVEL, resamples
+from helpers.evaluate.questionnaire import QUESTIONS, SCALE, by_sample
+
+RELIABLE, TENTATIVE = 0.8, 0.667
+
+
+@dataclass(frozen=True)
+class Alpha:
+    """α over the `n` samples with two raters or more, and its 95 % interval; nan if n is 0 or all gave one value."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]" if np.isfinite(self.value) else "–"
+
+    @property
+    def verdict(self) -> str:
+        if not self.n:
+            return "needs two people on the same sample"
+        if not np.isfinite(self.value):
+            return "undefined: everybody gave the same value"
+        if self.value >= RELIABLE:
+            return "reliable"
+        return "tentative" if self.value >= TENTATIVE else "people do not agree"
+
+
+def alpha(samples: Mapping[str, Sequence[int]], scale: Sequence[int], draws: int, seed: int) -> Alpha:
+    """Ordinal α of the values, each one of `scale`. A sample with one value tells nothing and is left out."""
+    counts = np.array([[list(v).count(c) for c in scale] for v in samples.values() if len(v) > 1], float)
+    if not len(counts):
+        return Alpha(np.nan, np.nan, np.nan, 0)
+    values = np.arange(len(scale))
+    pairs = counts[:, :, None] * counts[:, None, :]
+    pairs[:, values, values] -= counts
+    coincidences = pairs / (counts.sum(axis=1) - 1)[:, None, None]
+    picks = resamples(len(counts), draws, seed)
+    times = np.stack([(picks == unit).sum(axis=1) for unit in range(len(counts))], axis=1)
+    drawn = _alpha(np.tensordot(times, coincidences, 1))
+    tail = (1 - LEVEL) / 2
+    defined = drawn[np.isfinite(drawn)]
+    low, high = np.quantile(defined, (tail, 1 - tail)) if len(defined) else (np.nan, np.nan)
+    return Alpha(float(_alpha(coincidences.sum(axis=0)[None])[0]), float(low), float(high), len(counts))
+
+
+def _alpha(coincidences: np.ndarray) -> np.ndarray:
+    """α of each of n matrices of coincidences, shape (n, values, values)."""
+    margins = coincidences.sum(axis=2)
+    middles = margins.cumsum(axis=1) - margins / 2
+    distance = (middles[:, :, None] - middles[:, None, :]) ** 2
+    observed = (coincidences * distance).sum(axis=(1, 2))
+    expected = (margins[:, :, None] * margins[:, None, :] * distance).sum(axis=(1, 2))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(expected > 0, 1 - (margins.sum(axis=1) - 1) * observed / expected, np.nan)
+
+
+COLUMNS = ["question", "raters", "samples with two or more", "Krippendorff's α", "verdict"]
+
+
+def table(ratings: Sequence[dict], draws: int, seed: int) -> list[list[str]]:
+    """One row a question of the questionnaire, from `questionnaire.load_ratings`."""
+    rows = []
+    for question in QUESTIONS:
+        found = alpha(by_sample(ratings, question), SCALE, draws, seed)
+        raters = len({r["rater"] for r in ratings if r["question"] == question})
+        rows.append([question, str(raters), str(found.n), str(found), found.verdict])
+    return rows

@@ -1,0 +1,354 @@
+"""People's ratings: agreement and power are right, the page runs alone and hides the arms, its file is taken or refused
+in one sentence."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from helpers.evaluate import agreement, power, questionnaire, ratings_page
+from helpers.evaluate.arms import Transcript
+from helpers.evaluate.questionnaire import QUESTIONS
+from helpers.files import sha256_json
+from helpers.replies import Reply
+
+ARMS = ("base_persona", "lora")
+WORDS = "え、それ大変。</script><!-- <b>ね</b>\n\u2028約束だよ"
+
+
+@pytest.fixture
+def db(tmp_path) -> Path:
+    return tmp_path / "ratings.sqlite"
+
+
+@pytest.fixture
+def transcripts() -> list[Transcript]:
+    return [
+        Transcript(arm, "scenario", f"scene-{n}", "friend", 0, [f"{n}個だよ", "ね"], None, [Reply(WORDS, True, 1)] * 2)
+        for arm in ARMS
+        for n in range(3)
+    ]
+
+
+@pytest.fixture
+def samples(transcripts, db):
+    return questionnaire.blind(transcripts, db, seed=0)
+
+
+@pytest.fixture
+def page(samples, tmp_path) -> Path:
+    ratings_page.write_page(tmp_path / "ratings.html", samples, "さくら")
+    return tmp_path / "ratings.html"
+
+
+# --- agreement
+
+PUBLISHED = """
+1 2 3 3 2 1 4 1 2 . . .
+1 2 3 3 2 2 4 1 2 5 . 3
+. 3 3 3 2 3 4 2 2 5 1 .
+1 2 3 3 2 4 4 1 2 5 1 .
+"""
+
+
+def test_alpha_is_the_published_one():
+    """Krippendorff, Computing Krippendorff's Alpha-Reliability, 2011, example C: 0.815 for ordinal values."""
+    raters = [line.split() for line in PUBLISHED.split("\n") if line]
+    units = {str(n): [int(v) for v in column if v != "."] for n, column in enumerate(zip(*raters, strict=True))}
+    found = agreement.alpha(units, (1, 2, 3, 4, 5), draws=500, seed=0)
+    assert found.value == pytest.approx(0.815, abs=5e-4)
+    assert found.n == 11 and found.low < found.value < found.high <= 1
+
+
+def test_alpha_of_chance_is_about_zero_and_of_one_mind_one():
+    random = np.random.default_rng(0)
+    noise = {str(n): list(random.integers(1, 6, size=3)) for n in range(200)}
+    same = {str(n): [int(random.integers(1, 6))] * 3 for n in range(200)}
+    chance, one_mind = (agreement.alpha(u, (1, 2, 3, 4, 5), 300, 0) for u in (noise, same))
+    assert chance.low < 0 < chance.high and abs(chance.value) < 0.08 and chance.verdict == "people do not agree"
+    assert one_mind.value == one_mind.low == 1 and one_mind.verdict == "reliable"
+
+
+@pytest.mark.parametrize(
+    ("units", "verdict"),
+    [
+        ({}, "needs two people"),
+        ({"a": [3], "b": [4]}, "needs two people"),
+        ({"a": [3, 3], "b": [3, 3]}, "everybody gave the same"),
+    ],
+)
+def test_alpha_that_cannot_be_told_is_said_so(units, verdict):
+    found = agreement.alpha(units, (1, 2, 3, 4, 5), 50, 0)
+    assert str(found) == "–" and verdict in found.verdict
+
+
+def test_agreement_is_by_question(samples, db):
+    for rater in ("a", "b"):
+        for n, sample in enumerate(samples):
+            questionnaire.save_rating(db, sample.id, rater, "overall", 1 + n % 5)
+            questionnaire.save_rating(db, sample.id, rater, "emotion", 1 + (n if rater == "a" else 5 - n) % 5)
+    rows = {row[0]: row for row in agreement.table(questionnaire.load_ratings(db), 100, 0)}
+    assert list(rows) == list(QUESTIONS) and {len(row) for row in rows.values()} == {len(agreement.COLUMNS)}
+    assert rows["overall"][1:3] == ["2", "6"] and rows["overall"][-1] == "reliable"
+    assert rows["emotion"][-1] == "people do not agree" and "needs two" in rows["particles"][-1]
+
+
+# --- power
+
+
+def test_so_many_scenarios_tell_the_arms_apart_as_often_as_said():
+    spread, random = power.Spread(0.5, 1.0, "made"), np.random.default_rng(0)
+    for raters in power.RATERS:
+        need = power.needed(spread, raters)
+        assert need.ratings == 2 * raters * need.scenarios
+        true = power.DIFFERENCE + random.normal(0, spread.scenarios**0.5, size=(3000, need.scenarios, 1))
+        seen = (true + random.normal(0, spread.raters**0.5, size=(3000, need.scenarios, raters))).mean(axis=2)
+        hits = stats.ttest_1samp(seen, 0, axis=1).pvalue < power.SIGNIFICANCE
+        assert hits.mean() == pytest.approx(power.POWER, abs=0.03)
+
+
+def test_more_raters_or_a_larger_difference_need_fewer_scenarios():
+    few, many = power.needed(power.ASSUMED, 1), power.needed(power.ASSUMED, 5)
+    assert few.scenarios > many.scenarios and few.ratings < many.ratings
+    assert power.needed(power.ASSUMED, 1, difference=1.0).scenarios < few.scenarios
+    assert power.needed(power.Spread(0, 0, ""), 1).scenarios == 2
+    with pytest.raises(ValueError, match="a difference above 0"):
+        power.needed(power.ASSUMED, 1, difference=0)
+
+
+def test_the_spread_is_found_in_ratings_and_a_strict_rater_does_not_matter():
+    random, ratings = np.random.default_rng(1), []
+    for unit in range(400):
+        true = random.normal(0.3, 0.8)
+        for rater, strict in (("a", -1.0), ("b", 0.0), ("c", 2.0)):
+            noise = random.normal(0, 0.6)
+            for arm, value in (("lora", true + noise), ("base", 0)):
+                value += strict + 3
+                ratings.append({"unit": str(unit), "rater": rater, "arm": arm, "question": "overall", "value": value})
+    found = power.measured(ratings, "overall", "lora", "base")
+    assert found.scenarios == pytest.approx(0.64, abs=0.1) and found.raters == pytest.approx(0.36, abs=0.05)
+    assert "400 scenarios" in power.table(found)[0][-1]
+    assert power.measured(ratings[:50], "overall", "lora", "base") == power.ASSUMED
+    assert power.measured(ratings, "emotion", "lora", "base") == power.ASSUMED
+
+
+# --- the page
+
+
+def test_nothing_in_the_page_tells_the_arm(page, samples, transcripts):
+    source = page.read_text(encoding="utf-8")
+    assert not any(arm in source for arm in ARMS) and "scene-" not in source
+    guesses = {
+        sha256_json([*more, t.arm, t.unit, [r.text for r in t.replies], *seed])[:12]
+        for t in transcripts
+        for more in ([], [""])
+        for seed in ([], [0], [42])
+    }
+    assert not guesses & {s.id for s in samples}, "an id cannot be computed without the database's secret"
+
+
+def test_another_database_has_other_ids_and_another_order(transcripts, samples, tmp_path):
+    others = [questionnaire.blind(transcripts, tmp_path / f"{n}.sqlite", seed=0) for n in range(5)]
+    assert not {s.id for s in samples} & {s.id for other in others for s in other}
+    assert len({tuple(s.dialogue[0][1] for s in other) for other in others}) > 1
+
+
+def test_the_page_loads_nothing_and_words_cannot_break_out_of_it(page, samples):
+    source = page.read_text(encoding="utf-8")
+    assert not re.search(r"https?://|\bsrc=|\bhref=|@import|url\(|fetch\(|XMLHttpRequest|WebSocket", source)
+    assert "default-src 'none'" in source
+    data = re.search(r'<script type="application/json" id="study">(.*?)</script>', source, re.S).group(1)
+    study = json.loads(data)
+    assert {s["id"]: [tuple(line) for line in s["dialogue"]] for s in study["samples"]} == {
+        s.id: list(s.dialogue) for s in samples
+    }
+    assert dict(study["questions"]) == QUESTIONS
+
+
+# --- its file of answers
+
+
+def answered(samples, value=4, at="2026-11-29T12:00:00.000Z", rater="みお-1f2e3d", **changed):
+    given = [{"sample": s.id, "question": q, "value": value, "at": at} for s in samples for q in QUESTIONS]
+    return {"format": ratings_page.FORMAT, "rater": rater, "answers": given} | changed
+
+
+def saved(tmp_path, document, name="answers.json") -> Path:
+    file = tmp_path / name
+    file.write_text(document if isinstance(document, str) else json.dumps(document), encoding="utf-8")
+    return file
+
+
+def test_a_file_of_answers_is_taken_once_and_later_answers_replace_earlier_ones(samples, db, tmp_path):
+    for _ in range(2):
+        assert ratings_page.read_answers(saved(tmp_path, answered(samples)), db) == 30
+    assert ratings_page.read_answers(saved(tmp_path, answered(samples, rater="れん-aabbcc")), db) == 30
+    ratings_page.read_answers(saved(tmp_path, answered(samples[:1], 2, "2026-11-29T12:30:00+00:00")), db)
+    ratings_page.read_answers(saved(tmp_path, answered(samples, 1, "2026-11-29T20:59:00+09:00")), db)
+    ratings = questionnaire.load_ratings(db)
+    assert len(ratings) == 60 and {r["arm"] for r in ratings} == set(ARMS)
+    mine = {(r["sample"], r["value"]) for r in ratings if r["rater"].startswith("みお")}
+    assert mine == {(samples[0].id, 2), *((s.id, 4) for s in samples[1:])}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("{", "is not what the ratings page saves: the document is not JSON"),
+        ("[]", "is not what the ratings page saves"),
+        ("[" * 100_000, "nested too deeply"),
+        ({"format": "x"}, "format: Input should be 'companion-ratings-1'"),
+        ({"rater": ""}, "rater: String should have at least 1"),
+        ({"value": 6}, "answers.0.value"),
+        ({"value": "4"}, "answers.0.value"),
+        ({"value": True}, "answers.0.value"),
+        ({"at": "2026-11-29T12:00:00"}, "answers.0.at: Input should have timezone info"),
+        ({"question": "beauty"}, "answers.0.question"),
+        ({"arm": "lora"}, "Extra inputs are not permitted"),
+        ({"sample": "0" * 12}, "belongs to another questionnaire: 1 of its 30 answers"),
+    ],
+)
+def test_a_wrong_or_foreign_file_is_one_sentence_and_changes_nothing(samples, db, tmp_path, change, reason):
+    document = answered(samples)
+    if isinstance(change, str):
+        document = change
+    elif set(change) <= set(document):
+        document |= change
+    else:
+        document["answers"][0] |= change
+    with pytest.raises(ValueError, match=r"^answers\.json .*" + re.escape(reason)) as caught:
+        ratings_page.read_answers(saved(tmp_path, document), db)
+    assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
+    assert questionnaire.load_ratings(db) == []
+
+
+def test_no_file_is_one_sentence(tmp_path, db):
+    with pytest.raises(FileNotFoundError, match="There is no file none.json of answers"):
+        ratings_page.read_answers(tmp_path / "none.json", db)
+
+
+# --- in a browser
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed (requirements/dev.txt)")
+    if (program := shutil.which("chromium") or shutil.which("google-chrome")) is None:
+        pytest.skip("there is no browser here (apt-get install chromium)")
+    quiet = ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic")
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(
+            executable_path=program, args=["--no-sandbox", "--disable-gpu", "--no-first-run", *quiet]
+        )
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def tab(browser, page):
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    tab = context.new_page()
+    tab.faults, tab.asked = [], []
+    tab.on("pageerror", lambda error: tab.faults.append(str(error)))
+    tab.on("console", lambda message: tab.faults.append(message.text) if message.type == "error" else None)
+    tab.on("request", lambda request: tab.asked.append(request.url))
+    tab.goto(page.as_uri())
+    yield tab
+    assert tab.faults == [] and {url for url in tab.asked if not url.startswith("blob:")} == {page.as_uri()}
+    context.close()
+
+
+def begin(tab, name="みお"):
+    tab.fill("#name", name)
+    tab.keyboard.press("Enter")
+
+
+def press(tab, keys):
+    for key in keys:
+        tab.keyboard.press(key)
+
+
+def export(tab, file, button="#end .export"):
+    with tab.expect_download() as download:
+        tab.click(button)
+    download.value.save_as(file)
+    return download.value.suggested_filename
+
+
+def test_the_whole_way_by_keyboard(tab, samples, db, tmp_path):
+    begin(tab)
+    shown = []
+    for _ in samples:
+        shown.append(tab.inner_text("#talk"))
+        press(tab, [*"54321", "Enter"])
+    assert tab.inner_text("#done") == "すべて終わりました"
+    assert len(shown) == 6 and all("</script>" in talk for talk in shown)
+    assert re.fullmatch(r"ratings-みお-[0-9a-f]{6}\.json", export(tab, tmp_path / "a.json"))
+    assert ratings_page.read_answers(tmp_path / "a.json", db) == 30
+    found = {(r["question"], r["value"]) for r in questionnaire.load_ratings(db)}
+    assert found == set(zip(QUESTIONS, (5, 4, 3, 2, 1), strict=True))
+
+
+def test_answers_are_saved_at_once_and_a_rater_goes_on_where_he_stopped(tab, samples, db, tmp_path):
+    begin(tab)
+    press(tab, [*"11111", "Enter", *"25"])
+    talk = tab.inner_text("#talk")
+    tab.reload()
+    tab.click("#known button")
+    assert tab.inner_text("#place") == "2 / 6" and tab.inner_text("#talk") == talk
+    assert tab.eval_on_selector_all("input:checked", "found => found.map(i => i.value)") == ["2", "5"]
+    press(tab, ["3"])  # the first open question is the third
+    tab.click("#q-character label:nth-child(4)")
+    assert tab.eval_on_selector_all("input:checked", "found => found.map(i => i.value)") == ["4", "5", "3"]
+    export(tab, tmp_path / "half.json", "header .export")
+    assert ratings_page.read_answers(tmp_path / "half.json", db) == 8
+
+
+def test_several_people_share_a_browser_each_in_his_own_order(tab, db, tmp_path):
+    orders = []
+    for name in ("みお", "れん", "あき"):
+        begin(tab, name)
+        order = []
+        for _ in range(6):
+            order.append(tab.inner_text("#talk"))
+            press(tab, [*"33333", "Enter"])
+        orders.append(tuple(order))
+        export(tab, tmp_path / f"{name}.json")
+        ratings_page.read_answers(tmp_path / f"{name}.json", db)
+        tab.click("#other")
+    assert tab.locator("#known button").count() == 3 and len(set(orders)) > 1
+    assert len({r["rater"] for r in questionnaire.load_ratings(db)}) == 3
+
+
+def test_back_forth_and_what_is_left_open(tab):
+    begin(tab)
+    press(tab, ["Enter", "Enter", "Shift+Enter"])
+    assert tab.inner_text("#place") == "2 / 6"
+    press(tab, [*"44444", "Shift+Enter"])
+    assert tab.inner_text("#place") == "1 / 6", "from the button too"
+    press(tab, ["Enter"] * 6)
+    assert tab.inner_text("#done") == "あと5件あります"
+    tab.click("#again")
+    assert tab.inner_text("#place") == "1 / 6"
+
+
+def test_a_browser_that_keeps_nothing_says_so_and_loses_nothing(tab, db, tmp_path):
+    begin(tab)
+    press(tab, "12")
+    tab.evaluate("() => { Storage.prototype.setItem = () => { throw new DOMException('full') } }")
+    press(tab, [*"345", "Enter"])
+    assert tab.is_visible("#unsaved")
+    export(tab, tmp_path / "a.json", "header .export")
+    assert ratings_page.read_answers(tmp_path / "a.json", db) == 5
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_is_wider_than_the_window(tab, width):
+    tab.set_viewport_size({"width": width, "height": 800})
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    begin(tab)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
