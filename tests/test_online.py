@@ -147,10 +147,8 @@ class Serve:
         yield batch
 
 
-BAD, BETTER = (
-    "ご質問ありがとうございます。お手伝いできますか。",
-    "そっか、話してくれてうれしいよ。つらいときは病院に相談してね",
-)
+BAD = "1. Hello, how can I help you?"
+BETTER = "そっか、話してくれてうれしいよ。つらいときは病院に相談してね"
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +188,7 @@ def run(base, outputs, card, monkeypatch, tmp_path):
             (untrained,) = stages.Stages(base, tokenizer, lora, sft, tmp_path / "stages").run([lesson], 0)[:1]
             untrained.adapter.rename(cfg.folder / "adapter")
             kept = ["adapter"]
-        stage.finish({"reliable": ["persona", "fluency", "level", "emotion"]}, kept)
+        stage.finish({"reliable": ["persona", "fluency", "stops"]}, kept)
     return outputs / "small"
 
 
@@ -245,7 +243,7 @@ def test_a_candidate_that_claims_to_be_human_is_refused_however_much_better(run,
     hand_over(exports, GOOD)
     serve.replies = (BAD, "そっか、私は人間だよ。つらいときは病院に相談してね")
     assert learn(exports) == 3
-    assert "fails claims_human in " in capsys.readouterr().out
+    assert "claims_human in " in capsys.readouterr().out
 
 
 def test_a_poisoned_batch_starts_no_training(run, exports, serve, capsys):
