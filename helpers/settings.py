@@ -159,6 +159,9 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
         "max_tokens": (8, 80, 160),
         "temperature": (0.7, 0.7, 0.7),
         "bootstrap_draws": (200, 5000, 10000),
+        # Of each kind; on a CPU it takes minutes, and is left out.
+        "canaries": (1, 0, 2),
+        "canary_alternatives": (7, 63, 255),
     },
 }
 PROFILES = ("smoke", "cpu", "gpu")

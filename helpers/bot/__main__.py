@@ -21,7 +21,7 @@ from helpers.safety.disclosure import STRICTEST
 from helpers.serve.client import ChatError
 from helpers.serve.dotenv_file import BotSettings, DotenvError, read_dotenv
 from helpers.serve.server import ServerError
-from helpers.serve.trained import trained_server
+from helpers.serve.trained import name_of, trained_server
 from helpers.settings import OUTPUTS, ROOT
 
 DATABASE = OUTPUTS / "bot" / "companion.db"
@@ -98,7 +98,7 @@ def _server(options: argparse.Namespace) -> Iterator[tuple[BotSettings, str]]:
         tempfile.TemporaryDirectory() as folder,
         trained_server(options.trained or None, Path(folder)) as (server, name),
     ):
-        yield BotSettings(server.base_url, server.name, server.api_key), options.persona or name
+        yield BotSettings(server.base_url, name_of(server), server.api_key), options.persona or name
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -90,12 +90,14 @@ def consent_for(export: Path) -> Consent:
 
 
 def require_consents(conversations: Sequence[Conversation], folder: Path) -> list[str]:
-    """The consents in `folder` under which the conversations may be learned from: each is its conversation's source.
+    """The consents in `folder`, or in the folders directly in it (the bot's has one a user), under which the
+    conversations may be learned from: each is its conversation's source.
 
     Raises:
         NoConsent: a conversation came of no consent there, or of one that was withdrawn.
     """
-    consents = {c.id: c for c in read_consents(folder)}
+    places = [folder, *(file.parent for file in sorted(folder.glob(f"*/{FILE}")))]
+    consents = {c.id: c for place in places for c in read_consents(place)}
     for conversation in conversations:
         source = conversation.metadata.source
         if source not in consents:

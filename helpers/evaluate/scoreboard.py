@@ -5,8 +5,8 @@ and a forest plot. The total is the mean over the reliable metrics, each weighin
 """
 
 import json
-from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from helpers import figures
@@ -39,12 +39,14 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Scoreboard:
-    """arm → metric → interval; arm → total over the metrics of `reliable`; and the comparisons asked for."""
+    """arm → metric → interval; arm → total over the metrics of `reliable`; the comparisons asked for; and arm → the
+    majors that it fails: such an arm has failed, whatever its means."""
 
     arms: dict[str, dict[str, Interval]]
     totals: dict[str, Interval]
     reliable: tuple[str, ...]
     comparisons: list[Comparison]
+    failed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def titles(self) -> dict[str, str]:
         """metric → its title, marked if it is unreliable."""
@@ -59,7 +61,10 @@ class Scoreboard:
 
     @property
     def columns(self) -> list[str]:
-        return ["metric", *self.arms]
+        return ["metric", *self._marked()]
+
+    def _marked(self) -> list[str]:
+        return [arm + (f" (failed: {', '.join(self.failed[arm])})" if arm in self.failed else "") for arm in self.arms]
 
     def comparison_table(self) -> list[list[str]]:
         return [
@@ -72,6 +77,7 @@ class Scoreboard:
             "arms": {arm: {m: asdict(i) for m, i in cells.items()} for arm, cells in self.arms.items()},
             "totals": {arm: asdict(total) for arm, total in self.totals.items()},
             "reliable": list(self.reliable),
+            "failed": dict(self.failed),
             "comparisons": [asdict(c) | {"verdict": c.verdict} for c in self.comparisons],
             "minimum_difference": MINIMUM_DIFFERENCE,
         }
@@ -90,9 +96,10 @@ def scoreboard(
     seed: int,
     reliable: Collection[str],
     metrics: Sequence[str] = ("persona", "stops"),
+    failed: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Scoreboard:
     """Intervals for every arm and metric, totals over the metrics of `reliable`, and paired differences of
-    `comparisons` (arm, baseline) on `metrics`.
+    `comparisons` (arm, baseline) on `metrics`. `failed` are the majors of each arm that fails one.
 
     Raises:
         ValueError: no reliable metric has a value for an arm.
@@ -110,7 +117,7 @@ def scoreboard(
     ]
     corrected = holm([d.p for d in found])
     compared = [Comparison(*a, d, p) for a, d, p in zip(asked, found, corrected, strict=True)]
-    return Scoreboard(arms, totals, tuple(key for key in METRICS if key in reliable), compared)
+    return Scoreboard(arms, totals, tuple(key for key in METRICS if key in reliable), compared, failed or {})
 
 
 def in_words(comparisons: Sequence[Comparison]) -> list[str]:
@@ -134,7 +141,7 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str
 
 def forest_plot(board: Scoreboard):
     """One panel a metric and one for the total, arms as rows, a dot for the mean and a line for the interval; an
-    unreliable metric is grey. Returns the figure."""
+    unreliable metric is grey, the name of an arm that fails a major red. Returns the figure."""
     names, columns = list(board.arms), 7
     panels = {"total": "total of\nthe reliable"} | {k: m.title.replace(" ", "\n", 1) for k, m in METRICS.items()}
     lines = -(-len(panels) // columns)
@@ -155,5 +162,7 @@ def forest_plot(board: Scoreboard):
     for ax in list(axes.flat)[len(panels) :]:
         ax.set_axis_off()
     axes.flat[0].set_yticks(range(len(names)), names)
+    for label in axes.flat[0].get_yticklabels():
+        label.set_color("#b3261e" if label.get_text() in board.failed else figures.INK)
     axes.flat[0].invert_yaxis()
     return fig

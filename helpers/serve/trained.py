@@ -1,7 +1,9 @@
 """The server of the companion that was trained last: `python -m helpers.serve.trained` keeps it up for other programs.
 
-In: the newest finished run, or one by name. Out: a server of its merged model, and in `bot.env` of the run where it is;
-both go away with the caller, or with Ctrl-C.
+In: the newest finished run, or one by name. Out: a server of its merged model (of a run that has learned on line, of
+its base with the current adapter, under the same name), and in `bot.env` of the run where it is; both go away with the
+caller, or with Ctrl-C. An adapter that becomes current meanwhile is served from the next start on: vLLM can load one at
+run time, but then everybody who may chat may have it load any folder.
 """
 
 import argparse
@@ -19,6 +21,7 @@ from helpers.serve.dotenv_file import BotSettings, write_dotenv
 from helpers.serve.server import ServerError, VLLMServer
 from helpers.settings import OUTPUTS, PARAMETERS, PROFILES
 
+ONLINE = Path("online", "adapters")  # in a run: where `helpers.online` keeps its adapters
 STAGE = "06_merge_quantize"
 
 
@@ -40,22 +43,47 @@ def newest_run(outputs: Path = OUTPUTS) -> Path:
 
 @contextmanager
 def trained_server(run_name: str | None, folder: Path, outputs: Path = OUTPUTS) -> Iterator[tuple[VLLMServer, str]]:
-    """A server of a run's merged model, and the name of the persona card that it was trained for.
+    """A server of a run's companion, and the name of the persona card that she was trained for.
 
     Args:
         run_name: a run in `outputs`; None for the newest finished one.
         folder: where the log goes.
 
     Raises:
-        records.MissingStage, records.Mismatch: there is no such run.
+        records.MissingStage, records.Mismatch: there is no such run, or its current adapter was changed.
         ServerError: the server did not start.
     """
     merge = records.load(outputs / run_name if run_name else newest_run(outputs), STAGE)
     settings = merge.record["settings"]
     serving = PARAMETERS["07_serve_vllm"]
     values = {name: serving[name][PROFILES.index(settings["profile"])] for name in ("port", "max_model_len")}
-    with VLLMServer(merge / "merged", load_persona(settings["persona"]).reading, folder, **values) as server:
+    name = load_persona(settings["persona"]).reading
+    if (adapter := learned_on_line(merge.folder.parent)) is None:
+        server = VLLMServer(merge / "merged", name, folder, **values)
+    else:
+        from helpers.base_model import resolve_base_model  # the bot should not load transformers for its import
+
+        base = resolve_base_model(settings["base_model"])
+        server = VLLMServer(base.path, f"{name}-base", folder, adapters={name: adapter}, **values)
+    with server:
         yield server, settings["persona"]
+
+
+def learned_on_line(run: Path) -> Path | None:
+    """The adapter that is current in a run that has learned on line, None in another.
+
+    Raises:
+        records.Mismatch: it was changed.
+    """
+    from helpers.train import continual
+
+    folder = run / ONLINE
+    return continual.current_adapter(folder) if (folder / continual.CURRENT).exists() else None
+
+
+def name_of(server: VLLMServer) -> str:
+    """The name by which she is asked for: her adapter's if she is one, else the model's."""
+    return next(iter(server.adapters), server.name)
 
 
 def keep_up(server: VLLMServer, env: Path) -> None:
@@ -64,10 +92,10 @@ def keep_up(server: VLLMServer, env: Path) -> None:
     Raises:
         ServerError: the server ended by itself.
     """
-    write_dotenv(env, BotSettings(server.base_url, server.name, server.api_key))
+    write_dotenv(env, BotSettings(server.base_url, name_of(server), server.api_key))
     shown = os.path.relpath(env)
     sys.stdout.write(
-        f"{server.name} answers at {server.base_url}. Her name and the server's key are in {shown}; Ctrl-C ends.\n"
+        f"{name_of(server)} answers at {server.base_url}. Her name and the server's key are in {shown}; Ctrl-C ends.\n"
         f"To talk to her: python -m helpers.bot --env {shown}\n"
     )
     sys.stdout.flush()

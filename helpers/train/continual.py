@@ -84,6 +84,14 @@ def current_adapter(folder: Path) -> Path:
     return _adapter(folder, _read(folder))
 
 
+def learned_rows(folder: Path) -> list[list[str]]:
+    """Hashes of the rows that were new to the current adapter, to the one before it, and so on to the first."""
+    state = _read(folder)
+    versions = [state["version"], *(entry["version"] for entry in reversed(state["before"]))]
+    records = (folder / version / stages.RECORD for version in versions)
+    return [json.loads(r.read_text(encoding="utf-8"))["new_rows"] if r.exists() else [] for r in records]
+
+
 def roll_back(folder: Path) -> Path:
     """Make the adapter before the current one current again, and return it.
 
@@ -155,6 +163,7 @@ def continue_training(
             steps = stages.teach(policy, tokenizer, mixed, held_out, settings, version)
             learned = {"rows": len(mixed), "replayed": dict(replayed), "steps": steps, "sources": sources}
             learned["new_sha256"] = stages.rows_sha256(rows)
+            learned["new_rows"] = [stages.rows_sha256([row]) for row in rows]
             candidate = stages.close(version, version.name, key, learned)
         verdict = gate(candidate.adapter, current)
         write_atomically(version / VERDICT, json.dumps(asdict(verdict), indent=1, ensure_ascii=False))

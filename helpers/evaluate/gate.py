@@ -1,0 +1,206 @@
+"""The gate: may a candidate take the place of what is served now?
+
+In: the scored rows of both, of the same scenarios and samples, and the majors found in them. Out: a `Decision` with
+every figure it rests on. Yes only if the candidate fails no major, is better on the target axis, and is worse on no
+axis beyond its interval. Nobody's approval is asked for, and nothing is averaged across axes.
+Source of the paired intervals: `helpers.evaluate.bootstrap`.
+"""
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from helpers.evaluate.bootstrap import LEVEL, Difference, holm, paired_difference
+from helpers.evaluate.majors import Violation, failed
+from helpers.evaluate.metrics import METRICS, Row, by_unit
+from helpers.evaluate.scoreboard import MINIMUM_DIFFERENCE
+from helpers.files import write_atomically
+
+# Of fewer, not even all on one side would be a difference: a sign test's p is 2 · 0.5ⁿ, and 0.5⁵ · 2 > 0.05.
+MIN_SCENARIOS = 6
+COLUMNS = ["axis", "difference [95 % interval]", "p (Holm)", "verdict", "counts"]
+
+
+class NotComparable(ValueError):
+    """The two were not played alike, or there is nothing to decide by."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Candidate − current on one metric; `p_holm` is corrected over all axes. `left_out` are scenarios in which only
+    one of the two has a value."""
+
+    metric: str
+    difference: Difference
+    p_holm: float
+    reliable: bool
+    left_out: int
+
+    @property
+    def counts(self) -> bool:
+        """Whether it can speak for or against: the metric is reliable, and has enough scenarios."""
+        return self.reliable and self.difference.n >= MIN_SCENARIOS
+
+    @property
+    def verdict(self) -> Literal["better", "worse", "no difference shown"]:
+        """By the interval alone: worse is told for each axis by itself, without Holm's correction, so that more axes
+        make the gate stricter."""
+        if self.difference.low > 0:
+            return "better"
+        return "worse" if self.difference.high < 0 else "no difference shown"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether the candidate passes, and everything that was weighed. `reasons` are sentences; of a refusal, all of
+    them."""
+
+    candidate: str
+    current: str
+    target: str
+    passed: bool
+    reasons: tuple[str, ...]
+    axes: tuple[Axis, ...]
+    majors: tuple[Violation, ...]
+    scenarios: int
+    replies: int
+    draws: int
+    seed: int
+
+    def table(self) -> list[list[str]]:
+        """One row an axis, as `COLUMNS` names them, the target first."""
+        ordered = sorted(self.axes, key=lambda axis: axis.metric != self.target)
+        return [
+            [
+                METRICS[a.metric].title + (" (target)" if a.metric == self.target else ""),
+                str(a.difference),
+                f"{a.p_holm:.3g}",
+                a.verdict,
+                "yes" if a.counts else f"no ({a.difference.n} scenarios)" if a.reliable else "no (unreliable)",
+            ]
+            for a in ordered
+        ]
+
+    def as_json(self) -> dict:
+        """All figures, and the majors of both arms."""
+        return asdict(self) | {
+            "axes": {a.metric: asdict(a) | {"verdict": a.verdict, "counts": a.counts} for a in self.axes},
+            "failed": failed(self.majors),
+            "level": LEVEL,
+            "minimum_difference": MINIMUM_DIFFERENCE,
+            "minimum_scenarios": MIN_SCENARIOS,
+        }
+
+    def write(self, path: Path) -> None:
+        """The record, whole or not there."""
+        write_atomically(path, json.dumps(self.as_json(), indent=1, ensure_ascii=False) + "\n")
+
+
+def decide(
+    rows: Sequence[Row],
+    candidate: str,
+    current: str,
+    target: str,
+    majors: Sequence[Violation],
+    reliable: Collection[str],
+    draws: int,
+    seed: int,
+) -> Decision:
+    """Whether the arm `candidate` may take the place of the arm `current`.
+
+    Args:
+        rows: of both arms (others are left aside).
+        target: the metric on which the candidate is to be better.
+        majors: what `find_majors` found; the candidate's refuse it, the current's are recorded.
+        reliable: metrics that can be relied on; the others are recorded and refuse nothing.
+
+    Raises:
+        NotComparable: the arms were not played on the same scenarios and samples, or the target is unknown, unreliable,
+            or has no value in both.
+    """
+    _check_alike(rows, candidate, current)
+    if target not in METRICS or target not in reliable:
+        raise NotComparable(f"The target {target!r} is no metric that can be relied on; there are {_names(reliable)}.")
+    axes = _axes(rows, candidate, current, reliable, draws, seed)
+    if target not in {axis.metric for axis in axes}:
+        raise NotComparable(f"No scenario has a value of the target {target!r} in both arms: play more scenarios.")
+    mine = [row for row in rows if row.arm == candidate]
+    against = _against(candidate, target, axes, majors)
+    passed = not against
+    return Decision(
+        candidate,
+        current,
+        target,
+        passed,
+        tuple(against) or (_for(candidate, target, axes),),
+        tuple(axes),
+        tuple(v for v in majors if v.arm in (candidate, current)),
+        len({row.unit for row in mine}),
+        len(mine),
+        draws,
+        seed,
+    )
+
+
+def _check_alike(rows: Sequence[Row], candidate: str, current: str) -> None:
+    played = {arm: {(r.unit, r.sample, r.turn) for r in rows if r.arm == arm} for arm in (candidate, current)}
+    for arm, replies in played.items():
+        if not replies:
+            raise NotComparable(f"There are no scored replies of {arm!r}: play it first.")
+    if odd := sorted(played[candidate] ^ played[current]):
+        unit, sample, turn = odd[0]
+        raise NotComparable(
+            f"{candidate!r} and {current!r} were not played alike: only one has a reply to {unit}, sample {sample}, "
+            f"turn {turn + 1}. Play both on the same scenarios and samples."
+        )
+
+
+def _axes(
+    rows: Sequence[Row], candidate: str, current: str, reliable: Collection[str], draws: int, seed: int
+) -> list[Axis]:
+    pairs = {metric: (by_unit(rows, candidate, metric), by_unit(rows, current, metric)) for metric in METRICS}
+    both = {metric: sorted(set(mine) & set(theirs)) for metric, (mine, theirs) in pairs.items()}
+    differences = {
+        metric: paired_difference(*({unit: of[unit] for unit in both[metric]} for of in arms), draws, seed)
+        for metric, arms in pairs.items()
+        if both[metric]
+    }
+    corrected = holm([d.p for d in differences.values()])
+    return [
+        Axis(metric, d, p, metric in reliable, len(set(pairs[metric][0]) ^ set(pairs[metric][1])))
+        for (metric, d), p in zip(differences.items(), corrected, strict=True)
+    ]
+
+
+def _against(candidate: str, target: str, axes: Sequence[Axis], majors: Sequence[Violation]) -> list[str]:
+    hers = [violation for violation in majors if violation.arm == candidate]
+    reasons = []
+    if hers:
+        kinds = ", ".join(failed(hers)[candidate])
+        reasons.append(f"{candidate} fails {kinds} in {len(hers)} replies, first {hers[0]}.")
+    for axis in axes:
+        title = METRICS[axis.metric].title
+        if axis.metric == target and not axis.counts:
+            reasons.append(
+                f"{title}, the target, has a value in {axis.difference.n} scenarios, and it takes {MIN_SCENARIOS}."
+            )
+        elif axis.metric == target and axis.verdict != "better":
+            reasons.append(f"{candidate} is not shown to be better in {title}, the target ({axis.difference}).")
+        elif axis.counts and axis.verdict == "worse":
+            reasons.append(f"{candidate} is worse in {title} ({axis.difference}).")
+    return reasons
+
+
+def _for(candidate: str, target: str, axes: Sequence[Axis]) -> str:
+    gain = next(axis.difference for axis in axes if axis.metric == target)
+    size = "" if gain.mean >= MINIMUM_DIFFERENCE else ", though too little to be noticed"
+    return (
+        f"{candidate} is better in {METRICS[target].title} ({gain}){size}, is worse on no axis and fails no major, on "
+        f"{gain.n} scenarios."
+    )
+
+
+def _names(reliable: Collection[str]) -> str:
+    return ", ".join(metric for metric in METRICS if metric in reliable) or "none"

@@ -1,0 +1,200 @@
+"""One turn of learning on line: from the chats that were handed over to an adapter that is current, or a refusal.
+
+In: a finished run of the course, the bot's exports. Out: a `Result` in a sentence. Everything is kept below
+`<run>/online`: `adapters` (see `helpers.train.continual`), `transcripts`, `decisions`, `logs`. Repeated after an
+interruption it goes on where it was. A talk is learned once; one that was not learned, because a candidate was refused,
+is tried again together with later ones; one that was learned by an adapter that was rolled back is not.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from transformers import PreTrainedTokenizerBase
+
+from helpers import records, settings
+from helpers.base_model import BaseModel, resolve_base_model
+from helpers.conversations import Conversation, read_conversations
+from helpers.evaluate.arms import Batch, Evaluation
+from helpers.evaluate.metrics.metric import Tools, optional_models
+from helpers.evaluate.metrics.readers import teach
+from helpers.evaluate.scenarios import Scenario, read_scenarios, stratified
+from helpers.files import write_atomically
+from helpers.online.intake import take_in
+from helpers.online.trial import Serve, Trial
+from helpers.persona import PersonaCard, load_persona
+from helpers.serve.client import ChatClient
+from helpers.serve.server import VLLMServer
+from helpers.serve.trained import ONLINE
+from helpers.settings import Settings
+from helpers.supervision import supervise_all
+from helpers.train import continual
+from helpers.train.stages import Lesson, rows_sha256
+
+TARGET = "persona"
+AT_LEAST = 20  # new talks
+ROLLED_BACK = "rolled_back.json"
+_SIZES = ("port", "tensor_parallel", "data_parallel", "max_model_len", "startup_timeout")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What happened, in a sentence. "waiting": too few new talks, nothing was done."""
+
+    status: Literal["promoted", "waiting", "refused"]
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a finished run of the course gives to the loop; `start` is the adapter that is merged and served there."""
+
+    run: Path
+    base: BaseModel
+    tokenizer: PreTrainedTokenizerBase
+    card: PersonaCard
+    training: Settings
+    testing: Settings
+    start: Path
+    lessons: Sequence[Conversation]
+    reliable: Sequence[str]
+
+    @property
+    def folder(self) -> Path:
+        return self.run / "online"
+
+    @property
+    def adapters(self) -> Path:
+        return self.run / ONLINE
+
+    def scenarios(self) -> list[Scenario]:
+        """Those that 08 plays."""
+        reading = read_scenarios(self.testing.path("scenarios"), self.card)
+        return stratified(reading.scenarios, self.testing.max_scenarios)
+
+
+def read_course(run: Path, given: Mapping[str, object]) -> Course:
+    """A finished run. `given` are parameters of 03 and 08 that are to differ from those that it was run with.
+
+    Raises:
+        MissingStage, Mismatch: a stage was not run, or is not what its record says.
+        UnknownParameter, BadValue: see `settings`.
+    """
+    known = settings.parameters_of("03_lora") | settings.parameters_of("08_evaluate")
+    settings.check_parameters(given, known, "Learning on line")
+    data, merge, evaluated = (records.load(run, s) for s in ("02_augment", "06_merge_quantize", "08_evaluate"))
+    recorded = records.load(run, "03_lora").record
+    training = settings.resolve("03_lora", recorded["settings"] | _of("03_lora", given))
+    testing = settings.resolve("08_evaluate", evaluated.record["settings"] | _of("08_evaluate", given))
+    base = resolve_base_model(training.base_model)
+    if base.sha256 != recorded["base_sha256"]:
+        raise records.Mismatch(f"Run {run.name!r} was trained on another {training.base_model!r} than is here now.")
+    return Course(
+        run,
+        base,
+        base.load_tokenizer(),
+        load_persona(training.persona),
+        training,
+        testing,
+        records.load(run, merge.record["settings"]["adapter"]).adapter,
+        read_conversations(data / "train.jsonl").conversations,
+        evaluated.record["metrics"]["reliable"],
+    )
+
+
+def _of(stage: str, given: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in given.items() if name in settings.parameters_of(stage)}
+
+
+def learn(course: Course, exports: Path, serve: Serve, target: str = TARGET, at_least: int = AT_LEAST) -> Result:
+    """Learn from the new talks in `exports`, if there are `at_least` so many, and make what came of it current if it
+    passes the gate.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        NoConsent, NotAnonymised, Mismatch, Busy: see `continual.continue_training`.
+        NotComparable: see `gate.decide`.
+    """
+    if not exports.is_dir():
+        raise FileNotFoundError(
+            f"There is no folder {exports}: the bot makes it when a user hands chats over (/export)."
+        )
+    if not (course.adapters / continual.CURRENT).exists():
+        continual.begin(course.adapters, course.start)
+    scenarios = course.scenarios()
+    batch = take_in(exports, course.card, scenarios)
+    hashed = [rows_sha256(supervise_all(course.tokenizer, [talk], course.card)) for talk in batch.conversations]
+    rows = dict(zip(hashed, batch.conversations, strict=True))
+    learned = {row for version in continual.learned_rows(course.adapters) for row in version}
+    left = learned | set(_rolled_back(course.folder))
+    new = [talk for row, talk in rows.items() if row not in left]
+    if len(new) < at_least:
+        status = "refused" if batch.refused and not batch.conversations else "waiting"
+        return Result(status, f"Nothing was learned: {len(new)} talks are new, it takes {at_least}. {batch.sentence}")
+    earlier = {"course": course.lessons, "online": [talk for row, talk in rows.items() if row in learned]}
+    outcome = continual.continue_training(
+        new,
+        folder=course.adapters,
+        consents=exports,
+        base=course.base,
+        tokenizer=course.tokenizer,
+        card=course.card,
+        settings=course.training,
+        gate=_trial(course, scenarios, serve, target),
+        earlier=[
+            Lesson(name, supervise_all(course.tokenizer, talks, course.card), ()) for name, talks in earlier.items()
+        ],
+        replay=course.training.replay,
+    )
+    name, why = f"{outcome.candidate.parent.name}, of {len(new)} new talks,", " ".join(outcome.verdict.reasons)
+    if not outcome.verdict.passed:
+        stays = outcome.current.parent.name
+        return Result("refused", f"{name} was refused, and {stays} stays current: {why} {batch.sentence}")
+    return Result("promoted", f"{name} is current, and served from the next start on: {why} {batch.sentence}")
+
+
+def roll_back(run: Path) -> Result:
+    """Make the adapter before the current one current again. What the current one had learned is not learned again.
+
+    Raises:
+        NoAdapter: there is none before it.
+        Mismatch: it is not what it was.
+    """
+    folder = run / ONLINE
+    newest, *earlier = continual.learned_rows(folder)
+    if earlier:
+        known = _rolled_back(folder.parent)
+        write_atomically(folder.parent / ROLLED_BACK, json.dumps([*known, *newest]))
+    adapter = continual.roll_back(folder)
+    return Result("promoted", f"{adapter.parent.name} is current again, and served from the next start on.")
+
+
+def _rolled_back(folder: Path) -> list[str]:
+    file = folder / ROLLED_BACK
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+
+
+def _trial(course: Course, scenarios: Sequence[Scenario], serve: Serve, target: str) -> Trial:
+    cfg = course.testing
+    evaluation = Evaluation(
+        course.card, scenarios, course.folder, cfg.samples, cfg.max_tokens, cfg.temperature, cfg.seed
+    )
+    models = optional_models(cfg.fluency_model, cfg.emotion_model, course.base.path)
+    tools = Tools(course.card, teach(cfg.path("dialogues"), cfg.path("preferences")), *models)
+    decisions = course.folder / "decisions"
+    return Trial(evaluation, tools, serve, target, course.reliable, cfg.bootstrap_draws, decisions)
+
+
+def vllm(course: Course) -> Serve:
+    """Serves the base with adapters by vLLM, on this machine."""
+
+    @contextmanager
+    def serve(adapters: Mapping[str, Path]) -> Iterator[Batch]:
+        sizes = {size: getattr(course.testing, size) for size in _SIZES}
+        with VLLMServer(course.base.path, "base", course.folder / "logs", adapters=adapters, **sizes) as server:
+            yield ChatClient(server.base_url, server.api_key, "base").batch
+
+    return serve
