@@ -53,6 +53,8 @@ def test_anatomy(notebook):
     assert any("assert " in c for c in code)
     assert any("figures.save(" in c for c in code), "a figure worth looking at"
     assert "stage.finish(" in code[-1]
+    ids = [c["id"] for c in nb["cells"]]
+    assert len(ids) == len(set(ids)), sorted(ids)
     assert not any("sys.path" in c or re.search(r"^[!%]?pip install", c, re.M) for c in code)
     for cell in nb["cells"]:  # the parameters are a list, of which the contract sets the length
         if cell["cell_type"] == "code" and "parameters" not in cell["metadata"].get("tags", []):
