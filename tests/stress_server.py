@@ -338,7 +338,8 @@ class Watch:
         """What is there that was not, in words."""
         found = self._processes()
         found += [] if port_is_free(port) else [f"port {port}"]
-        found += sorted(self._shared() - self._before)
+        if new := self._shared() - self._before:
+            found += sorted(new - self._of_others())
         # A kernel's connection file is Jupyter's.
         return found + [str(path) for path in self.temporary.iterdir() if path.suffix != ".json"]
 
@@ -348,6 +349,15 @@ class Watch:
             with contextlib.suppress(psutil.Error):  # it has just ended, or is nobody's
                 if process.pid != os.getpid() and process.environ().get(MARK) == self.mark:
                     found.append(f"process {process.pid} {' '.join(process.cmdline())[:60]}")
+        return found
+
+    def _of_others(self) -> set[str]:
+        """Shared memory that a living process has which does not carry the mark: another program's."""
+        found = set()
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                if process.environ().get(MARK) != self.mark:
+                    found |= {m.path for m in process.memory_maps() if m.path.startswith("/dev/shm/")}
         return found
 
     @staticmethod

@@ -48,7 +48,7 @@ class Server:
     def __init__(self, folder, **environment):
         self.port = pick_port(18500)[0]
         pids = folder / "pids"
-        environment = os.environ | {"VLLM_API_KEY": KEY, "DUMMY_CONTEXT": "3000"} | environment
+        environment = os.environ | {"VLLM_API_KEY": KEY, "DUMMY_CONTEXT": "3000", "TMPDIR": str(folder)} | environment
         command = [sys.executable, str(DUMMY), str(self.port), str(pids), "sakura"]
         self._process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 20
