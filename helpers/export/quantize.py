@@ -100,8 +100,7 @@ def quantize(scheme: str, model: Path, target: Path, rows: Sequence[Row], log: P
     size = group_size(model) if SCHEMES[scheme].grouped else 0
     packed = worker.pack_rows(rows)
     made_from = sha256_json([scheme, size, packed, sha256_folder(model, ("*.safetensors", "config.json")), VERSION])
-    if (found := made.noted(target, made_from)) is None:
-        began = time.monotonic()
+    if made.noted(target, made_from) is None:
         job = {
             "scheme": scheme,
             "model": str(model.resolve()),
@@ -113,8 +112,7 @@ def quantize(scheme: str, model: Path, target: Path, rows: Sequence[Row], log: P
         # On two cores gptqmodel sizes its worker pool to one and then refuses it.
         environment = {"GPTQMODEL_CPU_WORKERS": str(max(2, (os.cpu_count() or 2) // 2))}
         worker.run("helpers.export.quantize", job, log, f"{scheme} {model.name}", environment)
-        found = {"seconds": round(time.monotonic() - began, 1)}
-    return Quantized(scheme, target, weight_bytes(target), found["seconds"], size)
+    return Quantized(scheme, target, weight_bytes(target), made.noted(target, made_from)["seconds"], size)
 
 
 def group_size(model: Path) -> int:
