@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, CompressedTensorsConfig, PreTrainedTokenizerBase
 
 from helpers.conversations import Conversation
 from helpers.export import worker
@@ -133,7 +133,11 @@ class _Transformers:
     def __init__(self, folder: Path):
         device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = torch.bfloat16 if device == "cuda" else torch.float32
-        self._model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, device_map=device)
+        how = getattr(AutoConfig.from_pretrained(folder), "quantization_config", {})
+        # Left compressed, 8-bit integers meet transformers' float32 product, which refuses them.
+        unpacked = how.get("quant_method") == "compressed-tensors"
+        options = {"quantization_config": CompressedTensorsConfig(run_compressed=False)} if unpacked else {}
+        self._model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, device_map=device, **options)
         self._tokenizer = load_tokenizer(folder)
 
     def logits(self, rows: Sequence[Row]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
