@@ -22,6 +22,7 @@ from helpers.persona import load_persona, system_prompt
 from helpers.persona_rules import Situation, check
 from helpers.replies import Reply
 from helpers.settings import ROOT
+from helpers.share import Share
 
 SCENARIOS = ROOT / "data" / "scenarios" / "sakura"
 
@@ -471,7 +472,7 @@ def test_what_is_not_shown_is_said_so(played):
 def test_the_report_stands_alone_and_has_every_arm(played, scenarios, tmp_path):
     transcripts, rows, board = played
     save(forest_plot(board), tmp_path / "scoreboard.png")
-    share = validation.Share(9, 10)
+    share = Share(9, 10)
     found = {"persona": validation.Validation("persona", share, share, share, ("persona-01",))}
     facts = ["profile smoke"]
     report.write_report(tmp_path, "A <b>title</b>", facts, board, rows, transcripts, scenarios[:4], [], found)

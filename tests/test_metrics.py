@@ -29,9 +29,10 @@ from helpers.evaluate.metrics.letter_model import LetterModel
 from helpers.evaluate.metrics.metric import Dialogue, Tools, optional_models
 from helpers.evaluate.metrics.readers import teach
 from helpers.evaluate.scenarios import Facts, Scenario
-from helpers.evaluate.validation import Pair, Share, halves, read_pairs, reliable, validate
+from helpers.evaluate.validation import Pair, halves, read_pairs, reliable, validate
 from helpers.replies import Reply
 from helpers.settings import ROOT
+from helpers.share import Share
 
 CONTRAST = ROOT / "data" / "contrast"
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from helpers.evaluate.bootstrap import Interval, interval
 from helpers.evaluate.judge import Preference
-from helpers.evaluate.validation import Share
+from helpers.share import Share
 
 LIKE_LENGTH = 0.8  # the shorter of two is at least this share of the longer
 _WORTH = {"a": 1.0, "tie": 0.5, "b": 0.0}
@@ -70,6 +70,12 @@ COLUMNS = ["axis", "wins (a tie is half)", "flipped by the order", "the longer w
 def table(tallies: Sequence[Tally]) -> list[list[str]]:
     """One row an axis; "–" where there is no such pair."""
     return [
-        [t.axis, str(t.wins), str(t.flips), str(t.longer or "–"), f"{t.matched} ({t.matched.n})" if t.matched else "–"]
+        [
+            t.axis,
+            str(t.wins),
+            f"{t.flips:.0%}",
+            f"{t.longer:.0%}" if t.longer else "–",
+            f"{t.matched} ({t.matched.n})" if t.matched else "–",
+        ]
         for t in tallies
     ]

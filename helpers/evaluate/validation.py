@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from scipy.stats import binomtest
 
 from helpers import figures
 from helpers.conversations import Text
@@ -25,6 +24,7 @@ from helpers.evaluate.scenarios import Call, Facts, Kind, Scenario
 from helpers.jsonl import find_files, read_records, sort_out
 from helpers.persona import Level, PersonaCard, check_emotions
 from helpers.replies import Reply
+from helpers.share import Share
 
 RELIABLE = 0.9
 
@@ -106,27 +106,6 @@ def halves(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair]]:
     """(to tune on, to judge by): every other pair in the order of their ids' hashes."""
     order = sorted(pairs, key=lambda pair: hashlib.sha256(pair.id.encode()).hexdigest())
     return order[::2], order[1::2]
-
-
-@dataclass(frozen=True)
-class Share:
-    """How many of `n` pairs were right, and the 95 % interval of the share."""
-
-    right: int
-    n: int
-
-    @property
-    def value(self) -> float:
-        return self.right / self.n
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        found = binomtest(self.right, self.n).proportion_ci(0.95, method="wilson")
-        return float(found.low), float(found.high)
-
-    def __str__(self) -> str:
-        low, high = self.interval
-        return f"{self.value:.0%} [{low:.0%}, {high:.0%}]"
 
 
 @dataclass(frozen=True)
@@ -212,9 +191,9 @@ def table(validations: Mapping[str, Validation]) -> list[list[str]]:
         [
             v.metric,
             str(v.tuned.n + v.held_out.n),
-            str(v.tuned),
-            str(v.held_out),
-            str(v.blind),
+            f"{v.tuned:.0%}",
+            f"{v.held_out:.0%}",
+            f"{v.blind:.0%}",
             "reliable" if v.reliable else "unreliable: not in the total",
         ]
         for v in validations.values()

@@ -6,37 +6,13 @@ how often the scene changes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
 
 import numpy as np
 
 from helpers import figures
 from helpers.data.scenes import SCENES, Talk
 from helpers.serve.router import Router
-
-_Z = 1.96  # standard normal quantile of a two-sided interval of 95 %
-
-
-@dataclass(frozen=True)
-class Share:
-    """`right` of `n`, with Wilson's 95 % interval (J. Amer. Statist. Assoc. 22, 1927)."""
-
-    right: int
-    n: int
-
-    @property
-    def mean(self) -> float:
-        return self.right / self.n
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        spread = _Z * sqrt(self.mean * (1 - self.mean) / self.n + _Z**2 / (4 * self.n**2))
-        middle, width = self.mean + _Z**2 / (2 * self.n), 1 + _Z**2 / self.n
-        return (middle - spread) / width, (middle + spread) / width
-
-    def __str__(self) -> str:
-        low, high = self.interval
-        return f"{self.mean:.2f} [{low:.2f}, {high:.2f}]"
+from helpers.share import Share
 
 
 @dataclass(frozen=True)
