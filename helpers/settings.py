@@ -143,6 +143,11 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
     "07_serve_vllm": _SERVER | {"max_tokens": (8, 80, 200), "router_talks": (12, 60, None)},
     "08_evaluate": _SERVER
     | {
+        "arms": (
+            ("base_bare", "base_persona", "lora", "dpo", "routed"),
+            ("base_bare", "base_persona", "lora", "dpo", "awq", "routed"),
+            ("base_bare", "base_persona", "lora", "qlora", "full", "dpo", "merged", "gptq", "awq", "routed", "served"),
+        ),
         "scenarios": ("data/scenarios/{persona}",) * 3,
         "dialogues": ("data/dialogues/{persona}",) * 3,
         "preferences": ("data/preferences/{persona}",) * 3,

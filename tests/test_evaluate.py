@@ -13,8 +13,9 @@ from helpers.conversations import Conversation, Message, read_conversations
 from helpers.data.leakage import nearest, shared_passages
 from helpers.evaluate import bootstrap, metrics, questionnaire, report, validation
 from helpers.evaluate.arms import Arm, Evaluation
+from helpers.evaluate.plots import forest_plot, radar
 from helpers.evaluate.scenarios import KINDS, Scenario, leaks, read_scenarios, stratified
-from helpers.evaluate.scoreboard import forest_plot, in_words, markdown_table, scoreboard
+from helpers.evaluate.scoreboard import before, in_words, markdown_table, scoreboard
 from helpers.evaluate.simulated_user import SimulatedUser
 from helpers.figures import save
 from helpers.japanese import bare
@@ -472,6 +473,7 @@ def test_what_is_not_shown_is_said_so(played):
 def test_the_report_stands_alone_and_has_every_arm(played, scenarios, tmp_path):
     transcripts, rows, board = played
     save(forest_plot(board), tmp_path / "scoreboard.png")
+    save(radar(board), tmp_path / "radar.png")
     share = Share(9, 10)
     found = {"persona": validation.Validation("persona", share, share, share, ("persona-01",))}
     facts = ["profile smoke"]
@@ -479,13 +481,42 @@ def test_the_report_stands_alone_and_has_every_arm(played, scenarios, tmp_path):
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     text = (tmp_path / "REPORT.md").read_text(encoding="utf-8")
     assert not re.search(r"(?:src|href)=\"(?!data:)|https?://|@import|url\(", page)
-    assert "&lt;b&gt;" in page and "No answers yet" in page and "data:image/png;base64," in page
+    assert "&lt;b&gt;" in page and "No answers yet" in page and page.count("data:image/png;base64,") == 2
+    assert "Nothing has changed" in page and "Nothing has changed" in text
     for arm in transcripts:
         assert f"<td>{arm}</td>" in page and f"| {arm} |" in text
     assert "90% [60%, 98%]" in page and "90% [60%, 98%]" in text
     worst = report.worst_replies(rows, scenarios)
     assert worst[0][0] == "bad" and "assistant_voice" in worst[0][-1]
     assert [float(r[5]) for r in worst] == sorted(float(r[5]) for r in worst)
+
+
+def test_what_changed_since_the_scoreboard_before_is_told(played, tmp_path):
+    _, rows, board = played
+    file, reliable = tmp_path / "scoreboard.json", ("persona", "fluency", "stops")
+    board.write(file)
+    board.write(file)
+    assert not before(file).exists() and board.changes(file) == []
+    worse = [
+        dataclasses.replace(row, values=row.values | {"stops": 0.5})
+        if row.arm == "good" and "stops" in row.values
+        else row
+        for row in rows
+    ]
+    newer = [dataclasses.replace(row, arm="newer") for row in rows if row.arm == "bad"]
+    after = scoreboard([*[r for r in worse if r.arm == "good"], *newer], [], 200, 0, reliable)
+    after.write(file)
+    gone, total, stops, new = after.changes(file)
+    assert gone == ["bad", "", "played", "not played", ""] and new == ["newer", "", "not played", "played", ""]
+    assert stops == ["good", "stops by herself", "1.00 [1.00, 1.00]", "0.50 [0.50, 0.50]", "-0.50"]
+    assert total[:2] == ["good", "total of the reliable"] and total[-1] == "-0.17"
+
+
+def test_the_radar_has_a_line_an_arm_and_an_axis_a_reliable_metric(played):
+    _, _, board = played
+    (ax,) = radar(board).axes
+    assert [line.get_label() for line in ax.get_lines()] == ["good", "bad"]
+    assert len(ax.get_xticklabels()) == 3
 
 
 def test_markdown_cells_cannot_break_the_table():

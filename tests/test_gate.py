@@ -10,8 +10,9 @@ from helpers.evaluate.arms import Transcript
 from helpers.evaluate.gate import NotComparable, decide
 from helpers.evaluate.majors import CRISIS, HUMAN, MINOR, PERSONAL, Violation, failed, find_majors
 from helpers.evaluate.metrics import Row
+from helpers.evaluate.plots import forest_plot
 from helpers.evaluate.scenarios import Scenario
-from helpers.evaluate.scoreboard import forest_plot, scoreboard
+from helpers.evaluate.scoreboard import scoreboard
 from helpers.replies import Reply
 
 # --- majors

@@ -1,6 +1,6 @@
 """The report: one HTML file that needs nothing else, and REPORT.md.
 
-In: scoreboard, rows, transcripts, ratings, the scoreboard's figure as PNG. Out: `report.html`, `REPORT.md`.
+In: scoreboard, rows, transcripts, ratings, the scoreboard's figures as PNG. Out: `report.html`, `REPORT.md`.
 """
 
 import base64
@@ -13,7 +13,13 @@ from helpers.evaluate import metrics, questionnaire, validation
 from helpers.evaluate.arms import Transcript
 from helpers.evaluate.metrics import Row, broken_share
 from helpers.evaluate.scenarios import Scenario
-from helpers.evaluate.scoreboard import COMPARISON_COLUMNS, MINIMUM_DIFFERENCE, Scoreboard, markdown_table
+from helpers.evaluate.scoreboard import (
+    CHANGE_COLUMNS,
+    COMPARISON_COLUMNS,
+    MINIMUM_DIFFERENCE,
+    Scoreboard,
+    markdown_table,
+)
 from helpers.evaluate.validation import Validation
 from helpers.files import write_atomically
 
@@ -61,6 +67,10 @@ def _one_line(reply: str) -> str:
     return reply.replace("\n", "⏎")
 
 
+def _embedded(picture: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode()
+
+
 def write_report(
     folder: Path,
     title: str,
@@ -72,7 +82,8 @@ def write_report(
     ratings: Sequence[dict],
     validations: Mapping[str, Validation],
 ) -> None:
-    """Write `report.html` and `REPORT.md` into `folder`, where `scoreboard.png` already is."""
+    """Write `report.html` and `REPORT.md` into `folder`, where `scoreboard.json`, `scoreboard.png` and `radar.png`
+    already are."""
     shares = broken_share(rows)
     rules = sorted({rule for share in shares.values() for rule in share})
     scenes = []
@@ -86,7 +97,10 @@ def write_report(
         "title": title,
         "facts": facts,
         "board": board,
-        "figure": base64.b64encode((folder / "scoreboard.png").read_bytes()).decode(),
+        "forest": _embedded(folder / "scoreboard.png"),
+        "radar": _embedded(folder / "radar.png"),
+        "change_columns": CHANGE_COLUMNS,
+        "changes": board.changes(folder / "scoreboard.json"),
         "minimum_difference": MINIMUM_DIFFERENCE,
         "comparison_columns": COMPARISON_COLUMNS,
         "rule_columns": ["arm", *rules],

@@ -1,7 +1,7 @@
 """The scoreboard: arm × metric, each a mean with its interval, their total, and paired differences.
 
-In: rows from `metrics.score`, and which metrics can be relied on. Out: a `Scoreboard`, as JSON, Markdown, table rows
-and a forest plot. The total is the mean over the reliable metrics, each weighing the same.
+In: rows from `metrics.score`, and which metrics can be relied on. Out: a `Scoreboard`, as JSON, Markdown and table
+rows, and what changed since the one before. The total is the mean over the reliable metrics, each weighing the same.
 """
 
 import json
@@ -9,7 +9,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from helpers import figures
 from helpers.evaluate.bootstrap import Difference, Interval, holm, interval, mean_of_means, paired_difference
 from helpers.evaluate.metrics import METRICS, Row, by_unit
 from helpers.files import write_atomically
@@ -83,9 +82,40 @@ class Scoreboard:
         }
 
     def write(self, path: Path) -> None:
-        write_atomically(path, json.dumps(self.as_json(), indent=1, ensure_ascii=False) + "\n")
+        """The one that was there is kept as `before(path)`, if it says anything else."""
+        text = json.dumps(self.as_json(), indent=1, ensure_ascii=False) + "\n"
+        if path.exists() and path.read_text(encoding="utf-8") != text:
+            path.replace(before(path))
+        write_atomically(path, text)
+
+    def changes(self, path: Path) -> list[list[str]]:
+        """What differs from the scoreboard that was at `path` before this one, as `CHANGE_COLUMNS` names it: each mean
+        that differs by 0.005 or more, arms that are new, arms that were not played again."""
+        if not before(path).exists():
+            return []
+        old = json.loads(before(path).read_text(encoding="utf-8"))
+        rows = [[arm, "", "played", "not played", ""] for arm in old["arms"] if arm not in self.arms]
+        for arm, cells in self.arms.items():
+            if arm not in old["arms"]:
+                rows.append([arm, "", "not played", "played", ""])
+                continue
+            pairs = [("total of the reliable", old["totals"][arm], self.totals[arm])]
+            pairs += [(METRICS[key].title, old["arms"][arm].get(key), cell) for key, cell in cells.items()]
+            for title, was, now in pairs:
+                then = Interval(**was) if was else None
+                if then is None or abs(now.mean - then.mean) >= SHOWN_CHANGE:
+                    change = f"{now.mean - then.mean:+.2f}" if then else ""
+                    rows.append([arm, title, str(then or "–"), str(now), change])
+        return rows
 
 
+def before(path: Path) -> Path:
+    """Where the scoreboard is that was at `path` before."""
+    return path.with_name(f"{path.stem}_before{path.suffix}")
+
+
+SHOWN_CHANGE = 0.005
+CHANGE_COLUMNS = ["arm", "metric", "before", "now", "change"]
 COMPARISON_COLUMNS = ["arms", "metric", "difference [95 % interval]", "p (Holm)", "verdict"]
 
 
@@ -137,32 +167,3 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str
     """A table in GitHub's Markdown; `|` and line breaks in cells are made harmless."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join("| " + " | ".join(str(c).replace("|", "\\|").replace("\n", " ") for c in r) + " |" for r in lines)
-
-
-def forest_plot(board: Scoreboard):
-    """One panel a metric and one for the total, arms as rows, a dot for the mean and a line for the interval; an
-    unreliable metric is grey, the name of an arm that fails a major red. Returns the figure."""
-    names, columns = list(board.arms), 7
-    panels = {"total": "total of\nthe reliable"} | {k: m.title.replace(" ", "\n", 1) for k, m in METRICS.items()}
-    lines = -(-len(panels) // columns)
-    fig, axes = figures.figure(12, (1.1 + 0.36 * len(names)) * lines, rows=lines, cols=columns, sharey=True)
-    for ax, (metric, title) in zip(axes.flat, panels.items(), strict=False):
-        for row, arm in enumerate(names):
-            if (cell := board.totals[arm] if metric == "total" else board.arms[arm].get(metric)) is None:
-                continue
-            trusted = metric == "total" or metric in board.reliable
-            colour = figures.COLOURS[row % len(figures.COLOURS)] if trusted else "#c9ced6"
-            ax.plot([cell.low, cell.high], [row, row], color=colour, linewidth=3, solid_capstyle="round")
-            ax.plot(cell.mean, row, "o", color=colour, markeredgecolor="white", markersize=8)
-        if metric == "relevance":
-            ax.axvline(0.5, color=figures.INK, linewidth=0.8, linestyle=":")
-        ax.set(xlim=(-0.07, 1.07), xticks=(0, 0.5, 1), xticklabels=("0", ".5", "1"))
-        ax.set_title(title, fontsize=9)
-        ax.grid(axis="x", color="#e3e6ea")
-    for ax in list(axes.flat)[len(panels) :]:
-        ax.set_axis_off()
-    axes.flat[0].set_yticks(range(len(names)), names)
-    for label in axes.flat[0].get_yticklabels():
-        label.set_color("#b3261e" if label.get_text() in board.failed else figures.INK)
-    axes.flat[0].invert_yaxis()
-    return fig

@@ -1,0 +1,118 @@
+"""The arms of a run: those it has weights for, on as few servers as can be, each with whom it has to beat."""
+
+import shutil
+
+import pytest
+
+from helpers import course, records, settings
+from helpers.evaluate import __main__ as command
+from helpers.evaluate.lineup import ARMS, check_arms, line_up
+from helpers.train import continual
+
+
+def finished(stage: str, folders: list[str], metrics: dict | None = None, **given) -> records.Artifacts:
+    cfg = settings.resolve(stage, {"profile": "smoke"} | given)
+    done = records.start(cfg)
+    for name in folders:
+        (cfg.folder / name).mkdir(parents=True)
+        (cfg.folder / name / "adapter_config.json").write_text(f'"{stage} {name}"')
+    done.finish(metrics or {}, folders)
+    return records.load(cfg.run, stage)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.setattr(settings, "OUTPUTS", tmp_path)
+    experts = {"casual": "experts/casual", "emotional": "experts/emotional"}
+    finished("03_lora", ["adapter", *experts.values()], {"experts": experts})
+    finished("04_qlora", ["adapter"])
+    finished("05_dpo", ["adapter"])
+    finished("06_merge_quantize", ["merged", "gptq"], {"quantized": {"gptq": "gptq"}}, adapter="05_dpo")
+    return tmp_path / "smoke"
+
+
+@pytest.fixture
+def stage(run):
+    return records.start(settings.resolve("08_evaluate", {"profile": "smoke"}))
+
+
+def test_adapters_share_the_server_of_the_base_and_exports_have_their_own(run, stage, tiny):
+    found = line_up(list(ARMS), tiny, stage)
+    assert [a.name for a in found.arms] == [a for a in ARMS if a not in ("full", "awq", "served")]
+    assert set(found.servers) == {"base", "merged", "gptq"}
+    folder, adapters = found.servers["base"]
+    assert folder == tiny.path and set(adapters) == {"lora", "qlora", "dpo", "casual", "emotional"}
+    assert found.servers["merged"] == (run / "06_merge_quantize" / "merged", {})
+    assert [a.name for a in found.on("gptq")] == ["gptq"]
+    assert [a.name for a in found.on("base")] == ["base_bare", "base_persona", "lora", "qlora", "dpo", "routed"]
+    assert [a.prompt for a in found.arms][:2] == ["bare", "persona"] and len({a.weights for a in found.arms}) == 6
+    assert found.left_out["awq"].startswith("06_merge_quantize did not make it")
+    assert "method=full" in found.left_out["full"] and "on line" in found.left_out["served"]
+
+
+def test_each_arm_is_compared_with_the_one_it_has_to_beat(stage, tiny):
+    pairs = dict(line_up(list(ARMS), tiny, stage).pairs)
+    assert pairs == {
+        "lora": "base_persona",
+        "qlora": "lora",
+        "dpo": "lora",
+        "merged": "dpo",
+        "gptq": "merged",
+        "routed": "lora",
+    }
+    assert line_up(["dpo", "base_persona"], tiny, stage).pairs == [("dpo", "base_persona")]
+    assert line_up(["dpo", "gptq"], tiny, stage).pairs == [("gptq", "dpo")]
+    assert line_up(["lora"], tiny, stage).pairs == []
+
+
+def test_only_the_stages_of_the_arms_are_needed_and_recorded(stage, tiny, run):
+    (run / "05_dpo" / "run.json").unlink()
+    line_up(["base_bare", "lora"], tiny, stage)
+    assert list(stage.inputs) == ["03_lora"]
+    with pytest.raises(records.MissingStage, match="05_dpo"):
+        line_up(["dpo"], tiny, stage)
+
+
+def test_the_routed_arm_asks_the_expert_of_the_scene_or_the_one_adapter(stage, tiny):
+    (arm,) = line_up(["routed"], tiny, stage).arms
+    assert arm.answering(["もう消えてしまいたい。生きていたくない"], "friend") == "emotional"
+    assert {arm.answering(["ねえ、キスして。大好きだよ"], "lover")} <= {"lora", "casual", "emotional"}
+
+
+def test_all_weights_have_a_server_and_no_adapter(stage, tiny, run):
+    shutil.rmtree(run / "03_lora")
+    finished("03_lora", ["model"], {"experts": {}}, method="full")
+    found = line_up(["base_persona", "lora", "full", "routed"], tiny, stage)
+    assert found.servers["full"] == (run / "03_lora" / "model", {})
+    assert found.pairs == [("full", "base_persona")] and set(found.left_out) == {"lora", "routed"}
+
+
+def test_served_is_what_she_learned_on_line(stage, tiny, run):
+    continual.begin(run / "online" / "adapters", run / "05_dpo" / "adapter")
+    found = line_up(["dpo", "served"], tiny, stage)
+    assert found.pairs == [("served", "dpo")]
+    assert found.servers["base"][1]["served"].is_relative_to(run / "online")
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["lora", "loRA"], "There is no arm 'loRA': arms takes words out of base_bare"),
+        ([], "names nobody"),
+        (["awq"], "Nobody can be played: awq is left out: 06_merge_quantize did not make it"),
+    ],
+)
+def test_arms_that_cannot_be_are_one_sentence(stage, tiny, names, words):
+    with pytest.raises(settings.BadValue, match=words):
+        line_up(names, tiny, stage)
+
+
+def test_the_command_hands_its_words_to_the_course(monkeypatch, capsys):
+    heard = []
+    monkeypatch.setattr(course, "main", lambda words: heard.append(words) or 0)
+    given = ["--arms", "lora,merged", "--judge", "own", "--run-name", "trial", "-p", "samples=2"]
+    assert command.main(given) == 0
+    run = "run --only 08 --profile auto --run-name trial -p arms=lora,merged -p judge_endpoint=own -p samples=2"
+    assert heard == [run.split()]
+    assert command.main(["--arms", "lora,"]) == 2 and "There is no arm ''" in capsys.readouterr().err
+    check_arms(list(ARMS))
