@@ -20,6 +20,8 @@ from helpers.export.sentencepiece_file import sentencepiece_model
 from helpers.export.serving_files import Unfit, check_export
 from helpers.families import stop_token_ids
 from helpers.records import Mismatch
+from helpers.serve.parity import Disparity, Served, check_replies, check_tokens
+from helpers.serve.server import VLLMServer
 from helpers.supervision import supervise_all
 
 
@@ -437,3 +439,22 @@ def test_quantized_folder_has_fewer_bits_and_is_measurable(scheme, merged, rows,
     model = AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32)
     assert found["merged"].perplexity == pytest.approx(perplexity.perplexity(model, rows).value, rel=1e-5)
     assert found[scheme].mean_abs > 0 and found[scheme].perplexity > 1 and found[scheme].tokens_per_second > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["merged", *(name for name, s in quantize.SCHEMES.items() if s.cpu)])
+def test_vllm_serves_every_export_that_it_can_on_a_cpu(scheme, merged, rows, talks, card, tokenizer, tmp_path):
+    folder = merged
+    if scheme != "merged":
+        folder = quantize.quantize(scheme, merged, tmp_path / scheme, rows, tmp_path / f"{scheme}.log").folder
+    model = AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32)
+    prompts = [talk.chat(card)[:2] for talk in talks]
+    with VLLMServer(folder, "her", tmp_path, max_model_len=1024) as server:
+        her = Served(server.base_url, server.api_key, "her")
+        assert check_tokens([talk.chat(card) for talk in talks], tokenizer, her) > 100
+        if scheme == "merged":
+            assert check_replies(prompts, model, tokenizer, her, torch.float32, 16) > 0
+        else:
+            with pytest.raises(Disparity, match="the weights that are served"):
+                check_replies(prompts, model, tokenizer, her, torch.float32, 64)
+            assert all(her.greedy(prompt, 8) for prompt in prompts)

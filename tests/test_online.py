@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import shutil
 from contextlib import contextmanager
 
 import pytest
 import torch
 from peft import LoraConfig
+from safetensors.torch import load_file, save_file
 from small import small_base
 
 from helpers import records, settings
@@ -260,6 +262,45 @@ def test_interrupted_in_the_trial_it_goes_on_without_training_again(run, exports
     serve.fail = False
     monkeypatch.setattr(stages, "teach", lambda *_: pytest.fail("it was trained already"))
     assert learn(exports) == 0 and "is current" in capsys.readouterr().out
+
+
+def promoted(*words):
+    return command.main(["promote", *words, "--run-name", "small", "-p", "max_scenarios=8"])
+
+
+@pytest.fixture
+def trial(run, outputs):
+    """Another run, whose DPO adapter has other weights; returns how to change the record of it."""
+    folder = outputs / "trial" / "05_dpo"
+    shutil.copytree(run, outputs / "trial")
+    weights = folder / "adapter" / "adapter_model.safetensors"
+    save_file({name: tensor + 1 for name, tensor in load_file(weights).items()}, weights)
+
+    def record(**changes):
+        kept = json.loads((folder / "run.json").read_text()) | changes
+        (folder / "run.json").write_text(json.dumps(kept))
+
+    record(artifacts={"adapter": records.artifact_sha256(folder / "adapter")})
+    return record
+
+
+def test_an_adapter_of_a_stage_is_served_if_it_passes_the_gate_and_can_be_rolled_back(run, trial, serve, capsys):
+    assert promoted("05", "--of", "trial") == 0
+    assert "The adapter of 05_dpo is current" in capsys.readouterr().out
+    current = continual.current_adapter(run / "online" / "adapters")
+    assert current.parent.name.startswith("given_") and trained.learned_on_line(run) == current
+    serve.replies = (BETTER, BAD)
+    assert promoted("05_dpo") == 3
+    assert f"was refused, and {current.parent.name} stays current" in capsys.readouterr().out
+    assert command.main(["roll-back", "--run-name", "small"]) == 0
+    assert continual.current_adapter(run / "online" / "adapters").parent.name.startswith("start_")
+
+
+def test_an_adapter_of_another_base_is_not_put_on_trial(run, trial, serve, capsys):
+    trial(base_sha256="0")
+    assert promoted("05_dpo", "--of", "trial") == 1 and serve.starts == 0
+    assert "05_dpo was trained with another base model" in capsys.readouterr().err
+    assert promoted("03_lora") == 1 and "left no adapter" in capsys.readouterr().err
 
 
 def test_a_second_one_is_told_to_wait_and_wrong_words_are_one_sentence(run, exports, serve, capsys):

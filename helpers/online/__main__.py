@@ -1,4 +1,4 @@
-"""The command line: `python -m helpers.online learn`, which can be scheduled, and `python -m helpers.online roll-back`.
+"""The command line: `python -m helpers.online learn`, which can be scheduled, `promote` and `roll-back`.
 
 In: a finished run and the bot's exports. Out: one sentence, and an exit code: 0 something was promoted, or there was
 too little to learn from; 1 it failed; 2 words that cannot be taken; 3 refused by intake or gate; 4 somebody else is at
@@ -11,9 +11,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from helpers.course import CourseError, locked
+from helpers.course import CourseError, locked, stage_named
 from helpers.evaluate.metrics import METRICS
 from helpers.online import loop
+from helpers.records import load
 from helpers.serve.trained import newest_run
 from helpers.settings import OUTPUTS, BadValue, UnknownParameter, given_parameters
 from helpers.train.continual import Busy
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not run.is_dir():
             raise FileNotFoundError(f"There is no run {run.name!r}: `python -m helpers.course run` makes one.")
         with locked(run):
-            result = _learn(run, options) if options.command == "learn" else loop.roll_back(run)
+            result = {"learn": _learn, "promote": _promote, "roll-back": _roll_back}[options.command](run, options)
     except (UnknownParameter, BadValue) as error:
         return _say(error, 2)
     except (Busy, CourseError) as error:
@@ -49,17 +50,35 @@ def _learn(run: Path, options: argparse.Namespace) -> loop.Result:
     return loop.learn(course, options.exports, loop.vllm(course), options.target, options.at_least)
 
 
+def _promote(run: Path, options: argparse.Namespace) -> loop.Result:
+    course = loop.read_course(run, given_parameters(options.parameters))
+    trained = load(OUTPUTS / options.of if options.of else run, stage_named(options.stage))
+    return loop.promote(course, trained, loop.vllm(course), options.target)
+
+
+def _roll_back(run: Path, _: argparse.Namespace) -> loop.Result:
+    return loop.roll_back(run)
+
+
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m helpers.online", description="Learn from the bot's chats.")
     commands = parser.add_subparsers(dest="command", required=True)
     learn = commands.add_parser("learn", help="learn from new chats, and serve what came of it if it passes the gate")
     learn.add_argument("--exports", type=Path, default=EXPORTS, help="the bot's folder (default: outputs/bot/exports)")
-    learn.add_argument("--target", choices=list(METRICS), default=loop.TARGET, help="what must get better")
     learn.add_argument("--at-least", type=int, default=loop.AT_LEAST, help="so many new talks, else nothing is done")
-    learn.add_argument(
-        "-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE", help="any parameter of 03 or 08"
-    )
-    for command in (learn, commands.add_parser("roll-back", help="go back to the adapter before the current one")):
+    promote = commands.add_parser("promote", help="serve the adapter of a stage if it passes the gate")
+    promote.add_argument("stage", help="a stage that trained it, such as 03 or 05_dpo")
+    promote.add_argument("--of", metavar="RUN", help="the run that trained it (default: the same)")
+    for command in (learn, promote):
+        command.add_argument("--target", choices=list(METRICS), default=loop.TARGET, help="what must get better")
+        command.add_argument(
+            "-p", dest="parameters", action="append", default=[], metavar="NAME=VALUE", help="any parameter of 03 or 08"
+        )
+    for command in (
+        learn,
+        promote,
+        commands.add_parser("roll-back", help="go back to the adapter before the current one"),
+    ):
         command.add_argument("--run-name", help="a run in outputs/ (default: the one that is served)")
     return parser.parse_args(arguments)
 

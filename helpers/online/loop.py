@@ -1,4 +1,5 @@
-"""One turn of learning on line: from the chats that were handed over to an adapter that is current, or a refusal.
+"""One turn of learning on line: from the chats that were handed over, or from an adapter that was trained elsewhere, to
+an adapter that is current, or a refusal.
 
 In: a finished run of the course, the bot's exports. Out: a `Result` in a sentence. Everything is kept below
 `<run>/online`: `adapters` (see `helpers.train.continual`), `transcripts`, `decisions`, `logs`. Repeated after an
@@ -22,7 +23,7 @@ from helpers.evaluate.arms import Batch, Evaluation
 from helpers.evaluate.metrics.metric import Tools, optional_models
 from helpers.evaluate.metrics.readers import teach
 from helpers.evaluate.scenarios import Scenario, read_scenarios, stratified
-from helpers.files import write_atomically
+from helpers.files import sha256_json, write_atomically
 from helpers.online.intake import take_in
 from helpers.online.trial import Serve, Trial
 from helpers.persona import PersonaCard, load_persona
@@ -122,8 +123,7 @@ def learn(course: Course, exports: Path, serve: Serve, target: str = TARGET, at_
         raise FileNotFoundError(
             f"There is no folder {exports}: the bot makes it when a user hands chats over (/export)."
         )
-    if not (course.adapters / continual.CURRENT).exists():
-        continual.begin(course.adapters, course.start)
+    _begun(course)
     scenarios = course.scenarios()
     batch = take_in(exports, course.card, scenarios)
     hashed = [rows_sha256(supervise_all(course.tokenizer, [talk], course.card)) for talk in batch.conversations]
@@ -156,6 +156,27 @@ def learn(course: Course, exports: Path, serve: Serve, target: str = TARGET, at_
     return Result("promoted", f"{name} is current, and served from the next start on: {why} {batch.sentence}")
 
 
+def promote(course: Course, trained: records.Artifacts, serve: Serve, target: str = TARGET) -> Result:
+    """Put the adapter of a finished training stage, of this run or another, on trial against the current one, and make
+    it current if it passes the gate.
+
+    Raises:
+        MissingStage: the stage left no adapter.
+        Mismatch: it was trained on another base model or with another chat template.
+        Busy, NotComparable: see `continual.promote`, `gate.decide`.
+    """
+    own = {"base_sha256": course.base.sha256, "chat_template_sha256": sha256_json(course.tokenizer.chat_template)}
+    for note, what in records.SHARED.items():
+        if trained.record[note] != own[note]:
+            raise records.Mismatch(f"{trained.folder.name} was trained with another {what} than is served in this run.")
+    _begun(course)
+    outcome = continual.promote(trained.adapter, course.adapters, _trial(course, course.scenarios(), serve, target))
+    name, stays, why = trained.folder.name, outcome.current.parent.name, " ".join(outcome.verdict.reasons)
+    if not outcome.verdict.passed:
+        return Result("refused", f"The adapter of {name} was refused, and {stays} stays current: {why}")
+    return Result("promoted", f"The adapter of {name} is current, and served from the next start on: {why}")
+
+
 def roll_back(run: Path) -> Result:
     """Make the adapter before the current one current again. What the current one had learned is not learned again.
 
@@ -170,6 +191,11 @@ def roll_back(run: Path) -> Result:
         write_atomically(folder.parent / ROLLED_BACK, json.dumps([*known, *newest]))
     adapter = continual.roll_back(folder)
     return Result("promoted", f"{adapter.parent.name} is current again, and served from the next start on.")
+
+
+def _begun(course: Course) -> None:
+    if not (course.adapters / continual.CURRENT).exists():
+        continual.begin(course.adapters, course.start)
 
 
 def _rolled_back(folder: Path) -> list[str]:

@@ -65,11 +65,7 @@ class Outcome:
 
 def begin(folder: Path, adapter: Path) -> Path:
     """Make a copy of a trained adapter the current one in `folder`, with none before it. Returns the copy."""
-    digest = artifact_sha256(adapter)
-    version = folder / f"start_{digest[:12]}"
-    if not (version / "adapter").is_dir() or artifact_sha256(version / "adapter") != digest:
-        with whole_folder(version / "adapter") as part:
-            shutil.copytree(adapter, part, dirs_exist_ok=True)
+    version, digest = _copy(folder, adapter, "start")
     _write(folder, {"version": version.name, "sha256": digest, "before": []})
     return version / "adapter"
 
@@ -107,6 +103,23 @@ def roll_back(folder: Path) -> Path:
         adapter = _adapter(folder, before)
         _write(folder, before)
     return adapter
+
+
+def promote(candidate: Path, folder: Path, gate: Gate) -> Outcome:
+    """Make a copy of `candidate`, an adapter trained elsewhere, the current one in `folder`, if `gate` lets it pass.
+
+    Raises:
+        NoAdapter, Mismatch: see `current_adapter`.
+        Busy: another call is at work in `folder`, or has changed the current adapter meanwhile.
+    """
+    state = _read(folder)
+    current = _adapter(folder, state)
+    with _locked(folder / ".training", wait=False):
+        version, digest = _copy(folder, candidate, "given")
+        _prune(folder, state, version)
+        verdict = gate(version / "adapter", current)
+        _close(folder, state, version, digest, verdict)
+    return Outcome(version / "adapter", verdict, current_adapter(folder))
 
 
 def continue_training(
@@ -166,9 +179,7 @@ def continue_training(
             learned["new_rows"] = [stages.rows_sha256([row]) for row in rows]
             candidate = stages.close(version, version.name, key, learned)
         verdict = gate(candidate.adapter, current)
-        write_atomically(version / VERDICT, json.dumps(asdict(verdict), indent=1, ensure_ascii=False))
-        if verdict.passed:
-            _switch(folder, state, {"version": version.name, "sha256": candidate.record["adapter_sha256"]})
+        _close(folder, state, version, candidate.record["adapter_sha256"], verdict)
     return Outcome(candidate.adapter, verdict, current_adapter(folder))
 
 
@@ -188,6 +199,22 @@ def require_anonymised(conversations: Sequence[Conversation], card: PersonaCard)
                 f"Conversation {conversation.id!r} still holds a {finding.entity} ({where}): pass it through "
                 "`anonymise_conversation`, and take details out of its memories."
             )
+
+
+def _copy(folder: Path, adapter: Path, kind: str) -> tuple[Path, str]:
+    """Its version's folder in `folder`, and the hash of its content."""
+    digest = artifact_sha256(adapter)
+    version = folder / f"{kind}_{digest[:12]}"
+    if not (version / "adapter").is_dir() or artifact_sha256(version / "adapter") != digest:
+        with whole_folder(version / "adapter") as part:
+            shutil.copytree(adapter, part, dirs_exist_ok=True)
+    return version, digest
+
+
+def _close(folder: Path, state: dict, version: Path, sha256: str, verdict: Verdict) -> None:
+    write_atomically(version / VERDICT, json.dumps(asdict(verdict), indent=1, ensure_ascii=False))
+    if verdict.passed:
+        _switch(folder, state, {"version": version.name, "sha256": sha256})
 
 
 def _adapter(folder: Path, state: dict) -> Path:
@@ -215,8 +242,8 @@ def _switch(folder: Path, expected: dict, new: dict) -> None:
         state = _read(folder)
         if state != expected:
             raise Busy(
-                f"{state['version']} became current in {folder.name} while a candidate was trained from "
-                f"{expected['version']}: call continue_training again, to train from it."
+                f"{state['version']} became current in {folder.name} while a candidate was compared with "
+                f"{expected['version']}: call it again."
             )
         before = [*state["before"], {"version": state["version"], "sha256": state["sha256"]}]
         if new["version"] != state["version"]:
