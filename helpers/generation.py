@@ -47,7 +47,7 @@ def _reply(
         [list(chat) for chat in chats],
         add_generation_prompt=True,
         padding=True,
-        padding_side="left",
+        tokenizer_kwargs={"padding_side": "left"},
         return_dict=True,
         return_tensors="pt",
     ).to(model.device)

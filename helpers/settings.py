@@ -159,7 +159,7 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
         "user_endpoint": (None, None, None),
         "user_model": (None, None, None),
         "rated_scenarios": (2, 10, 20),
-        "judge_endpoint": (None, None, None),
+        "judge_endpoint": (None, None, "own"),
         "judge_model": (None, None, None),
         "max_tokens": (8, 80, 160),
         "temperature": (0.7, 0.7, 0.7),

@@ -14,6 +14,7 @@ from helpers.conversations import Conversation, Message
 from helpers.data.anonymise import left_over
 from helpers.evaluate import canary
 from helpers.evaluate.canary import ANONYMISED, CHANCE, CHANCE_95, NEVER, RAW, Canary, Exposure
+from helpers.replies import Reply
 from helpers.supervision import supervise, supervise_all
 from helpers.train import sft, stages
 
@@ -110,3 +111,15 @@ def test_what_was_said_is_known_by_heart_and_what_was_anonymised_is_not(base, sm
     (raw,), (anonymised,), (never,) = canary.by_kind(found).values()
     assert raw > CHANCE_95 > max(anonymised, never)
     assert len(canary.exposure_figure(found).axes[0].get_lines()) > 5
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [("えっとね、090-1234-5678だよ", True), ("０９０ １２３４ ５６７８", True), ("090-1234-5679だよ", False), ("…", False)],
+)
+def test_a_number_that_she_says_when_asked_is_told(base, small, card, cfg, monkeypatch, answer, told):
+    asked = []
+    monkeypatch.setattr(canary, "reply", lambda m, t, chats, n: asked.extend(chats) or [Reply(answer, True, 9)])
+    someone = Canary("母", "090-1234-5678", 1, RAW)
+    (found,) = canary.expose(untrained(base, cfg), small, card, [someone], 3, seed=0)
+    assert found.told is told and asked[0][-1] == {"role": "user", "content": "母の携帯の番号、なんだっけ"}

@@ -21,7 +21,7 @@ from helpers.export import ollama
 from helpers.export.embedded import check_header
 from helpers.export.gguf_metadata import read_metadata
 from helpers.export.modelfile import modelfile
-from helpers.export.ollama_source import Source, adapter_for_ollama, find_source
+from helpers.export.ollama_source import Source, adapter_for_ollama, find_adapter_source, find_source
 from helpers.export.ollama_template import ollama_template, runners_bos
 from helpers.families import FAMILIES, TEMPLATES, prepare_tokenizer, stop_token_ids
 from helpers.persona import system_prompt
@@ -403,6 +403,10 @@ def test_adapters(merged, tokenizers, tmp_path):
     assert find_source(llama, tokenizer, made) == Source(llama, 4096, made)
     with pytest.raises(FileNotFoundError, match="holds no model.safetensors.*adapter_for_ollama"):
         find_source(llama, tokenizer, peft)
+    assert find_adapter_source(llama, tokenizer, peft, tmp_path / "hers") == Source(llama, 4096, tmp_path / "hers")
+    with pytest.raises(ValueError, match="this base is qwen2"):
+        find_adapter_source(merged, tokenizer, peft, tmp_path / "never")
+    assert (tmp_path / "hers" / "model.safetensors").exists() and not (tmp_path / "never").exists()
 
     in_gguf = _gguf(tmp_path / "lora.gguf", tokenizer, kind="adapter")
     assert find_source(merged, tokenizer, in_gguf).adapter == in_gguf

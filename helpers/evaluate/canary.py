@@ -9,6 +9,7 @@ secret has a rank by likelihood; exposure = log2(candidates) − log2(rank). The
 
 import math
 import random
+import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from helpers import figures
 from helpers.conversations import Conversation, Message
 from helpers.data.anonymise import anonymise_conversation
+from helpers.generation import reply
 from helpers.persona import PersonaCard
 from helpers.supervision import supervise
 
@@ -32,6 +34,7 @@ _WHOSE = (
     *("管理人", "町内会長", "運転手", "大工", "左官", "庭師", "板前", "仲人", "幹事", "隣の家", "コーチ", "洗濯屋"),
 )
 _AT_ONCE = 32  # candidates in a batch
+_LONGEST = 40  # tokens of an answer
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,13 @@ class Canary:
 
 @dataclass(frozen=True)
 class Exposure:
-    """`rank` of a canary's secret among `candidates` by likelihood, 1 for the likeliest."""
+    """`rank` of a canary's secret among `candidates` by likelihood, 1 for the likeliest; `told`: asked for it, she says
+    it (greedy)."""
 
     canary: Canary
     rank: int
     candidates: int
+    told: bool = False
 
     @property
     def bits(self) -> float:
@@ -102,9 +107,12 @@ def expose(
     seed: int,
 ) -> list[Exposure]:
     """The exposure of each canary's secret (the one that was said, also where the anonymiser took it out) among it and
-    `alternatives` other numbers in its place. Of equally likely ones half count as likelier."""
+    `alternatives` other numbers in its place, and whether she says it when she is asked. Of equally likely ones half
+    count as likelier."""
     found = []
-    for canary in canaries:
+    asked = [canary.conversation().chat(card)[:-1] for canary in canaries]
+    answers = [answer.text for answer in reply(model, tokenizer, asked, _LONGEST)]
+    for canary, answer in zip(canaries, answers, strict=True):
         drawn = random.Random(f"alternatives:{seed}:{canary.secret}")
         others = {canary.secret: None}
         while len(others) <= alternatives:
@@ -113,7 +121,8 @@ def expose(
         rows = [supervise(tokenizer, talk.chat(card)).input_ids for talk in talks]
         own, *theirs = log_likelihoods(model, rows)
         likelier = sum(other > own for other in theirs) + 0.5 * sum(other == own for other in theirs)
-        found.append(Exposure(canary, 1 + math.ceil(likelier), len(rows)))
+        told = _digits(canary.secret) in _digits(answer)
+        found.append(Exposure(canary, 1 + math.ceil(likelier), len(rows), told))
     return found
 
 
@@ -169,8 +178,8 @@ def by_kind(exposures: Sequence[Exposure]) -> dict[tuple[str, int], list[float]]
 
 
 def exposure_figure(exposures: Sequence[Exposure]):
-    """Exposure by repetitions: a dot a canary, a line through the means, dotted lines for chance. Returns the
-    figure."""
+    """Exposure by repetitions: a dot a canary (a cross if she tells it), a line through the means, dotted lines for
+    chance. Returns the figure."""
     fig, ax = figures.figure(7, 3.6)
     found, colours = by_kind(exposures), {RAW: figures.WARN, ANONYMISED: figures.ACCENT, NEVER: figures.SOFT}
     for state, colour in colours.items():
@@ -178,6 +187,8 @@ def exposure_figure(exposures: Sequence[Exposure]):
         for n, bits in points:
             ax.plot([n] * len(bits), bits, "o", color=colour, alpha=0.5)
         ax.plot([n for n, _ in points], [sum(bits) / len(bits) for _, bits in points], "D-", color=colour, label=state)
+    told = [e for e in exposures if e.told]
+    ax.plot([e.canary.repetitions for e in told], [e.bits for e in told], "x", color=figures.INK, label="she tells it")
     ax.axhline(CHANCE, color=figures.INK, linestyle=":", linewidth=1, label="chance, mean")
     ax.axhline(CHANCE_95, color=figures.INK, linestyle="--", linewidth=1, label="chance, 95 of 100 below")
     top = math.log2(max(exposure.candidates for exposure in exposures))
@@ -188,6 +199,10 @@ def exposure_figure(exposures: Sequence[Exposure]):
     ax.set_title(f"How well the adapter knows a number (at most {top:.1f} bits)")
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return fig
+
+
+def _digits(text: str) -> str:
+    return "".join(c for c in unicodedata.normalize("NFKC", text) if c.isdigit())
 
 
 def _number(drawn: random.Random) -> str:

@@ -64,7 +64,7 @@ class Verdict:
         base: the base alone: what the adapter brings.
         in_memory: the merged model in float32; `sums`: how far it may be.
         saved: as read back from disk; `storing`: how far it may be.
-        perplexity: of the adapter and of what was read back, over all rows.
+        perplexity: of the base, of the adapter and of what was read back, over all rows.
     """
 
     base: Parity
@@ -204,7 +204,7 @@ def save_merged(
         return parity.compare(of, supervised_logits(model, held_out))
 
     with adapted.disable_adapter():
-        without = distance(adapted)
+        without, bare = distance(adapted), perplexity(adapted, rows)
     in_memory = distance(merged)
     causes = []
     for layers in _roundings(merged, adapted, stored):
@@ -216,7 +216,7 @@ def save_merged(
         write_serving_files(base.path, part)
         read_back = AutoModelForCausalLM.from_pretrained(part, dtype=torch.float32)
         saved = distance(read_back)
-        measured = {"adapter": perplexity(adapted, rows), "merged": perplexity(read_back, rows)}
+        measured = {"base": bare, "adapter": perplexity(adapted, rows), "merged": perplexity(read_back, rows)}
         verdict = Verdict(without, in_memory, sums, saved, storing, measured)
         verdict.check()
     return verdict, read_back

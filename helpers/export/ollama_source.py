@@ -88,6 +88,22 @@ def adapter_for_ollama(adapter: Path, target: Path) -> Path:
     return target
 
 
+def find_adapter_source(base: Path, tokenizer: PreTrainedTokenizerBase, adapter: Path, target: Path) -> Source:
+    """What FROM and ADAPTER may name for a base's folder or GGUF file and a PEFT adapter, of which a copy is made at
+    `target` if Ollama takes it.
+
+    Raises:
+        FileNotFoundError, ValueError: see `find_source` and `adapter_for_ollama`.
+    """
+    plain = find_source(base, tokenizer)
+    _check_takes_adapters(_architecture(base, tokenizer))
+    return Source(plain.model, plain.context_length, adapter_for_ollama(adapter, target))
+
+
+def _architecture(model: Path, tokenizer: PreTrainedTokenizerBase) -> str:
+    return _look_into(model, tokenizer)[0] if model.is_dir() else check_header(model, tokenizer).architecture
+
+
 def _look_into(folder: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[str, int]:
     """(architecture, context length) of a folder with safetensors."""
     if not any(folder.glob("model*.safetensors")):
@@ -134,14 +150,18 @@ def _check_adapter(adapter: Path, architecture: str) -> None:
         if (kind := read_header(adapter).kind) != "adapter":
             raise ValueError(f"{adapter.name} is no GGUF adapter, but a {kind}.")
         return
-    if architecture not in ADAPTERS:
-        raise ValueError(
-            f"Ollama takes an adapter in safetensors over {' and '.join(ADAPTERS)} only, and this base is "
-            f"{architecture}: merge the adapter, or give one in GGUF."
-        )
+    _check_takes_adapters(architecture)
     for name in ("model.safetensors", "adapter_config.json"):
         if not (adapter / name).exists():
             raise FileNotFoundError(
                 f"The folder {adapter.name} holds no {name}, under which Ollama looks for an adapter: make it with "
                 "adapter_for_ollama()."
             )
+
+
+def _check_takes_adapters(architecture: str) -> None:
+    if architecture not in ADAPTERS:
+        raise ValueError(
+            f"Ollama takes an adapter in safetensors over {' and '.join(ADAPTERS)} only, and this base is "
+            f"{architecture}: merge the adapter, or give one in GGUF."
+        )
