@@ -94,6 +94,8 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
         "general_dialogues": ("data/dialogues",) * 3,
         "user_dialogues": ("data/users/{persona}",) * 3,
         "stage_rows": (4, 12, None),
+        # Of stages and experts, and on line: they go on from what is learned, on few dialogues.
+        "stage_learning_rate": (1e-3, 3e-4, 1e-4),
         "replay": (0.34, 0.34, 0.2),
         "expert_rows": (4, 12, None),
     },

@@ -31,7 +31,14 @@ def small(base):
 
 @pytest.fixture(scope="module")
 def cfg():
-    given = {"profile": "smoke", "max_steps": -1, "epochs": 8, "save_steps": 1000, "learning_rate": 1e-2, "patience": 0}
+    given = {
+        "profile": "smoke",
+        "max_steps": -1,
+        "epochs": 8,
+        "save_steps": 1000,
+        "stage_learning_rate": 1e-2,
+        "patience": 0,
+    }
     found = settings.resolve("03_lora", given)
     found.hardware = dataclasses.replace(found.hardware, dtype=torch.float32)
     return found
@@ -115,7 +122,12 @@ def test_what_was_said_is_known_by_heart_and_what_was_anonymised_is_not(base, sm
 
 @pytest.mark.parametrize(
     ("answer", "told"),
-    [("えっとね、090-1234-5678だよ", True), ("０９０ １２３４ ５６７８", True), ("090-1234-5679だよ", False), ("…", False)],
+    [
+        ("えっとね、090-1234-5678だよ", True),
+        ("０９０ １２３４ ５６７８", True),
+        ("090-1234-5679だよ", False),
+        ("…", False),
+    ],
 )
 def test_a_number_that_she_says_when_asked_is_told(base, small, card, cfg, monkeypatch, answer, told):
     asked = []

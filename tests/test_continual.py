@@ -33,7 +33,14 @@ def fails(candidate, current):
 
 @pytest.fixture(scope="module")
 def cfg():
-    given = {"profile": "smoke", "batch_size": 2, "max_steps": 2, "save_steps": 2, "learning_rate": 5e-3, "patience": 0}
+    given = {
+        "profile": "smoke",
+        "batch_size": 2,
+        "max_steps": 2,
+        "save_steps": 2,
+        "stage_learning_rate": 5e-3,
+        "patience": 0,
+    }
     found = settings.resolve("03_lora", given)
     found.hardware = dataclasses.replace(found.hardware, dtype=torch.float32)
     return found
@@ -154,7 +161,7 @@ def test_a_roll_back_during_the_training_wins(learn, talks, begun, small_trainin
         continual.roll_back(folder)
         return Verdict(True)
 
-    with pytest.raises(continual.Busy, match="became current in online while a candidate was trained"):
+    with pytest.raises(continual.Busy, match="became current in online while a candidate was compared with"):
         learn(talks, rolls_back)
     assert continual.current_adapter(folder) == first
 

@@ -171,7 +171,7 @@ def run(base, outputs, card, monkeypatch, tmp_path):
     given = {"profile": "smoke", "run_name": "small", "base_model": str(base.path), "max_steps": 2, "max_scenarios": 8}
     tokenizer = base.load_tokenizer()
     lessons = read_conversations(ROOT / "data" / "users" / "sakura").conversations[:4]
-    given |= {"learning_rate": 5e-3, "patience": 0, "batch_size": 2}
+    given |= {"stage_learning_rate": 5e-3, "patience": 0, "batch_size": 2}
     for name in ("02_augment", "03_lora", "05_dpo", "06_merge_quantize", "08_evaluate"):
         cfg = settings.resolve(name, given)
         cfg.hardware = dataclasses.replace(cfg.hardware, dtype=torch.float32)

@@ -34,7 +34,7 @@ SAID = {
 
 @pytest.fixture(scope="module")
 def cfg():
-    given = {"profile": "smoke", "batch_size": 2, "max_steps": 3, "save_steps": 2, "learning_rate": 5e-3}
+    given = {"profile": "smoke", "batch_size": 2, "max_steps": 3, "save_steps": 2, "stage_learning_rate": 5e-3}
     found = settings.resolve("03_lora", given)
     found.hardware = dataclasses.replace(found.hardware, dtype=torch.float32)
     return found

@@ -243,7 +243,7 @@ def _switch(folder: Path, expected: dict, new: dict) -> None:
         if state != expected:
             raise Busy(
                 f"{state['version']} became current in {folder.name} while a candidate was compared with "
-                f"{expected['version']}: call it again."
+                f"{expected['version']}: call this again, to start from it."
             )
         before = [*state["before"], {"version": state["version"], "sha256": state["sha256"]}]
         if new["version"] != state["version"]:

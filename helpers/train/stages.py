@@ -35,10 +35,10 @@ from helpers.train import sft
 
 RECORD = "stage.json"
 UNTRAINED = "base"
-# What every SFT stage declares, less what cannot change the weights.
+# What every SFT stage declares, less what cannot change the weights, with the learning rate of what goes on.
 _TRAINS = (set(parameters_of("03_lora")) & set(parameters_of("04_qlora"))) - {
-    *("run_name", "persona", "base_model", "save_steps", "max_new_tokens")
-}
+    *("run_name", "persona", "base_model", "save_steps", "max_new_tokens", "learning_rate")
+} | {"stage_learning_rate"}
 logger = logging.getLogger("helpers.train")
 
 
@@ -252,8 +252,10 @@ def teach(
     settings: Settings,
     folder: Path,
 ) -> int:
-    """Train the adapter of `policy` on `rows`, going on from the checkpoints in `folder` if there are some, and leave
-    it in `folder/adapter`. Returns the number of steps."""
+    """Train the adapter of `policy` on `rows` at `settings.stage_learning_rate`, going on from the checkpoints in
+    `folder` if there are some, and leave it in `folder/adapter`. Returns the number of steps."""
+    settings = copy.copy(settings)
+    settings.learning_rate = settings.stage_learning_rate
     trainer = sft.make_trainer(policy, tokenizer, rows, held_out, settings, folder / "checkpoints", None)
     sft.run(trainer, settings.hardware.device)
     save_adapter(policy, folder / "adapter")
