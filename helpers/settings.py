@@ -153,6 +153,7 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
         "scenarios": ("data/scenarios/{persona}",) * 3,
         "dialogues": ("data/dialogues/{persona}",) * 3,
         "preferences": ("data/preferences/{persona}",) * 3,
+        "counterfactuals": ("data/counterfactuals/{persona}",) * 3,
         "contrast": ("data/contrast",) * 3,
         "fluency_model": (None, None, "base"),
         "emotion_model": (None, None, None),

@@ -10,7 +10,7 @@ import pytest
 
 from helpers.base_model import BaseModel, resolve_base_model
 from helpers.evaluate.metrics.metric import Tools
-from helpers.evaluate.metrics.readers import teach
+from helpers.evaluate.metrics.readers import LEARNED, teach
 from helpers.persona import PersonaCard, load_persona
 from helpers.settings import ROOT
 
@@ -52,4 +52,4 @@ def run_ollama(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tools(card: PersonaCard) -> Tools:
     """What the metrics measure Sakura with."""
-    return Tools(card, teach(ROOT / "data" / "dialogues" / "sakura", ROOT / "data" / "preferences" / "sakura"))
+    return Tools(card, teach(*(ROOT / "data" / kind / "sakura" for kind in LEARNED)))

@@ -27,7 +27,7 @@ from helpers.evaluate.metrics.emotion_model import EMOTIONS, EmotionModel
 from helpers.evaluate.metrics.language_model import LanguageModel
 from helpers.evaluate.metrics.letter_model import LetterModel
 from helpers.evaluate.metrics.metric import Dialogue, Tools, optional_models
-from helpers.evaluate.metrics.readers import teach
+from helpers.evaluate.metrics.readers import LEARNED, teach
 from helpers.evaluate.scenarios import Facts, Scenario
 from helpers.evaluate.validation import Pair, halves, read_pairs, reliable, validate
 from helpers.replies import Reply
@@ -332,11 +332,11 @@ def test_readers_need_a_pair_that_leaves_a_feeling_aside(tmp_path):
     lines = (ROOT / "data" / "preferences" / "sakura" / "subtle.jsonl").read_text(encoding="utf-8").splitlines()
     (tmp_path / "p.jsonl").write_text(next(line for line in lines if '"forgets"' in line), encoding="utf-8")
     with pytest.raises(ValueError, match="ignores_feeling"):
-        teach(ROOT / "data" / "dialogues" / "sakura", tmp_path)
+        teach(ROOT / "data" / "dialogues" / "sakura", tmp_path, ROOT / "data" / "counterfactuals" / "sakura")
 
 
 def test_another_persona_has_readers_of_his_own():
-    readers = teach(ROOT / "data" / "dialogues" / "seiji", ROOT / "data" / "preferences" / "seiji")
+    readers = teach(*(ROOT / "data" / kind / "seiji" for kind in LEARNED))
     assert readers.voice.accuracy.replies > 400 and len(readers.unseen) > 40
 
 

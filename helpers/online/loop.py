@@ -21,7 +21,7 @@ from helpers.base_model import BaseModel, resolve_base_model
 from helpers.conversations import Conversation, read_conversations
 from helpers.evaluate.arms import Batch, Evaluation
 from helpers.evaluate.metrics.metric import Tools, optional_models
-from helpers.evaluate.metrics.readers import teach
+from helpers.evaluate.metrics.readers import LEARNED, teach
 from helpers.evaluate.scenarios import Scenario, read_scenarios, stratified
 from helpers.files import sha256_json, write_atomically
 from helpers.online.intake import take_in
@@ -209,7 +209,7 @@ def _trial(course: Course, scenarios: Sequence[Scenario], serve: Serve, target: 
         course.card, scenarios, course.folder, cfg.samples, cfg.max_tokens, cfg.temperature, cfg.seed
     )
     models = optional_models(cfg.fluency_model, cfg.emotion_model, course.base.path)
-    tools = Tools(course.card, teach(cfg.path("dialogues"), cfg.path("preferences")), *models)
+    tools = Tools(course.card, teach(*(cfg.path(name) for name in LEARNED)), *models)
     decisions = course.folder / "decisions"
     return Trial(evaluation, tools, serve, target, course.reliable, cfg.bootstrap_draws, decisions)
 

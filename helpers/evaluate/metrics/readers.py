@@ -1,7 +1,7 @@
 """Small readers of her replies, taught on what was written by hand: whose words they are and how close the two are,
 whether a reply takes up a feeling, how usual its letters are.
 
-In: the persona's dialogues and preference pairs. Out: `Readers`, in some seconds, without a file of weights. They see
+In: the persona's dialogues, counterfactual sets and preference pairs. Out: `Readers`, in some seconds, without a file of weights. They see
 runs of one to three letters, so they hear the voice of a reply, not whether it is true or fits what was said.
 """
 
@@ -19,6 +19,7 @@ from sklearn.naive_bayes import MultinomialNB
 from sklearn.pipeline import Pipeline, make_pipeline
 
 from helpers.conversations import Conversation, read_conversations
+from helpers.data.augmentation import CounterfactualSet, expand_all
 from helpers.evaluate.metrics.letter_model import LetterModel
 from helpers.japanese import japanese_share
 from helpers.jsonl import find_files, read_records, sort_out
@@ -30,6 +31,7 @@ _WEIGHT = 3  # how often a rejected reply counts: there are few, and they are ne
 _FOLDS = 5
 _KEPT_BACK = 8  # every so manieth dialogue
 _UNSEEN = 200  # replies
+LEARNED = ("dialogues", "preferences", "counterfactuals")  # what `teach` takes, as settings and data/ name it
 COLD = ("ignores_feeling", "mechanical", "preachy")  # faults of a reply that leaves a feeling aside
 
 
@@ -134,8 +136,9 @@ def read_pairs(folder: Path) -> list[PreferencePair]:
     return pairs
 
 
-def teach(dialogues: Path, preferences: Path) -> Readers:
-    """Readers taught on a folder of dialogues and one of preference pairs.
+def teach(dialogues: Path, preferences: Path, counterfactuals: Path) -> Readers:
+    """Readers taught on folders of dialogues, of preference pairs, and of counterfactual sets, from which the voice
+    learns what a level changes in the answer to the same words.
 
     Raises:
         FileNotFoundError: a folder holds no such file.
@@ -154,4 +157,9 @@ def teach(dialogues: Path, preferences: Path) -> Readers:
     read = [c for n, c in enumerate(conversations) if n % _KEPT_BACK]
     letters = LetterModel([m.content for c in read for m in c.messages] + [p.chosen for p in pairs])
     replies = tuple(reply for c in unseen for reply in c.replies)[:_UNSEEN]
-    return Readers(VoiceReader(conversations, pairs), feeling, liked, letters, replies)
+    sets, _ = sort_out(
+        read_records(
+            find_files(counterfactuals, "counterfactual sets"), lambda value, _: CounterfactualSet.model_validate(value)
+        )
+    )
+    return Readers(VoiceReader([*conversations, *expand_all(sets)], pairs), feeling, liked, letters, replies)
