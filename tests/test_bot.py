@@ -461,9 +461,13 @@ def test_a_minor_stays_a_friend_with_every_companion_and_after_a_restart(make, s
     seiji.pin("lover")
     assert seiji.level == "friend"
     count = len(again.account.turns())
-    pieces, _ = answer(again, "セックスしよう")
-    assert [piece.by for piece in pieces] == ["guard"]
+    for words in ("セックスしよう", "キスして"):
+        pieces, _ = answer(again, words)
+        assert [piece.by for piece in pieces] == ["guard"]
     assert len(again.account.turns()) == count
+    pieces, reply = answer(again, "[say]おかえり。ずっと君のことが大好きだよ。ね。")
+    assert pieces[0].text == "おかえり。" and "友達としてここにいる" in pieces[1].text and len(pieces) == 2
+    assert "大好き" not in reply.text
 
 
 # Commands.
