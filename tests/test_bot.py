@@ -787,6 +787,7 @@ def test_a_talk_in_the_terminal_ended_by_kill_9_in_the_middle_of_a_reply(env, tm
     for expected in (
         "さくら> sakura:はじめまして、美緒といいます。\n（覚えました：名前は美緒）\n",
         "さくら> うん。雨だね。\n",
+        "あなた> メッセージが空です。何か書いて送ってください。\nあなた> ",
         "broke off in the middle of a reply",
         "3,000文字は一度に送れません",
         "1,000,000文字は一度に送れません",

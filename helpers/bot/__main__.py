@@ -39,7 +39,7 @@ def talk(bot: Bot) -> None:
             break
         if is_command(line):
             _command(commands, line)
-        elif line.strip():
+        else:
             _exchange(bot, line)
     _write("またね。\n")
 
