@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
@@ -16,23 +17,26 @@ from types import SimpleNamespace
 
 import pytest
 
-from helpers.bot import companion
+from helpers.bot import companion, voices
 from helpers.bot.__main__ import main
 from helpers.bot.commands import Commands, is_command
 from helpers.bot.companion import MAX_WORDS, BadWords, Bot, clean
 from helpers.bot.history import SummaryError, summarise
 from helpers.bot.noticing import Fact, by_model
 from helpers.bot.store import Event, Store, StoreError, Turn
+from helpers.bot.voices import Voices
 from helpers.bot.widget import ChatWidget
 from helpers.conversations import read_conversations
 from helpers.data.anonymise import anonymise_conversation
 from helpers.data.consent import read_consents, require_consents
 from helpers.data.real_chats import take_in_chats
+from helpers.data.scenes import Judged
 from helpers.persona import load_persona
 from helpers.safety.crisis import Crisis
 from helpers.safety.guard import Guard
 from helpers.serve.client import ChatClient, ChatError, ContextOverflow
 from helpers.serve.dotenv_file import BotSettings, write_dotenv
+from helpers.serve.router import Router
 from helpers.serve.server import pick_port
 from helpers.settings import ROOT
 from helpers.train.continual import require_anonymised
@@ -40,6 +44,7 @@ from helpers.train.continual import require_anonymised
 DUMMY = Path(__file__).parent / "dummy_server.py"
 NOW = datetime(2026, 11, 29, 21, 3, tzinfo=timezone(timedelta(hours=9)))
 KEY = "0123456789abcdef"
+EXPERTS = {"casual": "sakura-casual", "emotional": "sakura-emotional"}
 
 
 class Server:
@@ -49,7 +54,7 @@ class Server:
         self.port = pick_port(18500)[0]
         pids = folder / "pids"
         environment = os.environ | {"VLLM_API_KEY": KEY, "DUMMY_CONTEXT": "3000", "TMPDIR": str(folder)} | environment
-        command = [sys.executable, str(DUMMY), str(self.port), str(pids), "sakura"]
+        command = [sys.executable, str(DUMMY), str(self.port), str(pids), "sakura", *EXPERTS.values()]
         self._process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 20
         while not pids.exists() and time.monotonic() < deadline:
@@ -282,7 +287,7 @@ def test_control_characters_are_taken_out():
 def test_other_failures_are_one_sentence(make, server, tmp_path):
     cases = {
         "refuses this API key": BotSettings(server.settings.url, "sakura", "wrong"),
-        "has no model 'hanako'; it serves: sakura": BotSettings(server.settings.url, "hanako", KEY),
+        "has no model 'hanako'; it serves: sakura, sakura-casual": BotSettings(server.settings.url, "hanako", KEY),
         "should end in /v1": BotSettings(server.settings.url.removesuffix("/v1"), "sakura", KEY),
         "No server answers": BotSettings("http://127.0.0.1:9/v1", "sakura", KEY),
     }
@@ -461,9 +466,99 @@ def test_a_minor_stays_a_friend_with_every_companion_and_after_a_restart(make, s
     seiji.pin("lover")
     assert seiji.level == "friend"
     count = len(again.account.turns())
-    pieces, _ = answer(again, "セックスしよう")
-    assert [piece.by for piece in pieces] == ["guard"]
+    for words in ("セックスしよう", "キスして"):
+        pieces, _ = answer(again, words)
+        assert [piece.by for piece in pieces] == ["guard"]
     assert len(again.account.turns()) == count
+    pieces, reply = answer(again, "[say]おかえり。ずっと君のことが大好きだよ。ね。")
+    assert pieces[0].text == "おかえり。" and "友達としてここにいる" in pieces[1].text and len(pieces) == 2
+    assert "大好き" not in reply.text
+
+
+# Several experts.
+
+LIKELY = {"雨": (0.8, 0.1, 0.1), "父": (0.1, 0.8, 0.1), "声": (0.1, 0.1, 0.8), "うん": (0.35, 0.5, 0.15)}
+
+
+class Scripted:
+    """A classifier that reads a turn's scene off its first letters."""
+
+    def judge(self, said, level, last=None):
+        found = [next((p for begin, p in LIKELY.items() if text.startswith(begin)), LIKELY["雨"]) for text in said]
+        return [Judged(probabilities) for probabilities in found][-(last or len(said)) :]
+
+
+@pytest.fixture
+def several(server, monkeypatch):
+    """The settings of a server that has experts of two scenes."""
+    monkeypatch.setattr(companion, "recognise", one_crisis)
+    monkeypatch.setattr(voices, "Router", lambda in_danger: Router(in_danger, Scripted()))
+    return replace(server.settings, experts=EXPERTS)
+
+
+def speaker(bot, words):
+    """The name that answered: the dummy server says it before the words."""
+    return answer(bot, words)[1].text.partition(":")[0]
+
+
+def test_each_turn_is_answered_by_the_expert_of_its_scene_and_danger_comes_first(make, several):
+    bot = make(found=several)
+    bot.pin("lover")
+    assert bot.voice is None
+    assert speaker(bot, "雨だね") == "sakura-casual"
+    assert speaker(bot, "うん") == "sakura-casual", "one uncertain turn changes nothing"
+    assert speaker(bot, "父が入院した") == "sakura-emotional"
+    assert speaker(bot, "声が聞きたい") == "sakura", "there is no expert of romance"
+    assert speaker(bot, "もう死にたい") == "sakura-emotional"
+    assert len(bot.account.turns()) == 5
+
+
+def test_without_experts_she_answers_herself_and_no_router_is_loaded(make, monkeypatch):
+    monkeypatch.setattr(voices, "Router", None)
+    bot = make()
+    assert speaker(bot, "父が入院した") == "sakura" and bot.voice is None
+    assert "最後の返事" not in Commands(bot).run("/why")
+
+
+def test_the_voice_is_the_same_after_a_restart_and_a_long_silence_begins_a_new_talk(make, several, clock):
+    bot = make(found=several)
+    for words in ("雨だね", "うん"):
+        assert speaker(bot, words) == "sakura-casual"
+    again = make(found=several)
+    assert again.voice == bot.voice and again.voice.route.cause == "held"
+    clock.pass_(minutes=59)
+    assert speaker(again, "雨だったよ") == "sakura-casual"
+    assert speaker(make(found=several), "うん") == "sakura-casual", "held over the restart"
+    clock.pass_(hours=1)
+    assert speaker(make(found=several), "うん") == "sakura-emotional", "nothing holds it"
+    for number in range(Voices.most):
+        answer(again, f"うん{number}")
+    turns, picks = again.account.turns(), Voices(EXPERTS, one_crisis)
+    assert len(turns) > Voices.most and picks.of(turns) == picks.of(turns[-Voices.most :]) == again.voice
+
+
+def test_why_says_who_answered(make, several):
+    bot = make(found=several)
+    bot.pin("lover")
+    commands = Commands(bot)
+    assert "最後の返事" not in commands.run("/why")
+    answer(bot, "父が入院した")
+    assert commands.run("/why").splitlines()[-1] == (
+        "最後の返事は「気持ちの話」として、専用の声で答えました。あなたの言葉が、そういう話に似ていました。"
+    )
+    answer(bot, "声が聞きたい")
+    assert "「恋の話」として、専用の声がないので、いつもの声で" in commands.run("/why")
+    answer(bot, "うん")
+    assert commands.run("/why").endswith("その前からの話が続いていると見ました。")
+    answer(bot, "もう死にたい")
+    assert commands.run("/why").endswith("だれかが危ないかもしれないからです。")
+
+
+def test_the_widget_routes_too(several, store, clock):
+    chat = ChatWidget(lambda user: Bot(several, load_persona(), store, user, clock=clock, timeout=2), ["健太"])
+    chat.message.value = "父が入院した"
+    chat.send.click()
+    assert "sakura-emotional:父が入院した" in chat.talk.value
 
 
 # Commands.
@@ -692,6 +787,7 @@ def test_a_talk_in_the_terminal_ended_by_kill_9_in_the_middle_of_a_reply(env, tm
     for expected in (
         "さくら> sakura:はじめまして、美緒といいます。\n（覚えました：名前は美緒）\n",
         "さくら> うん。雨だね。\n",
+        "あなた> メッセージが空です。何か書いて送ってください。\nあなた> ",
         "broke off in the middle of a reply",
         "3,000文字は一度に送れません",
         "1,000,000文字は一度に送れません",
@@ -741,6 +837,12 @@ def wrong_dotenv(text):
         (["--user", "../x"], None, "cannot be a user's name"),
         (["--jurisdiction", "atlantis"], None, "no jurisdiction 'atlantis'"),
         (["--trained", "no_such_run"], None, "no_such_run"),
+        (["--trained", "no_such_run", "--experts"], None, "no_such_run"),
+        (
+            ["--env", "wrong.env"],
+            wrong_dotenv(DOTENV.format(url="http://127.0.0.1:9/v1").encode() + b"COMPANION_EXPERTS=sad:x\n"),
+            "'sad:x' in COMPANION_EXPERTS",
+        ),
         ([], broken_database, "is damaged"),
         ([], newer_database, "has schema version 2"),
         ([], Path.mkdir, "cannot be opened: Is a directory"),
@@ -758,6 +860,19 @@ def test_a_talk_that_cannot_begin_is_one_sentence(env, tmp_path, capsys, monkeyp
     error = capsys.readouterr().err
     assert sentence in error
     assert error.count("\n") == 1
+
+
+def test_an_expert_that_is_not_served_and_experts_of_no_run_are_said_at_the_start(
+    several, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(reconfigure=lambda **_: None))
+    monkeypatch.setattr(sys.stdout, "reconfigure", lambda **_: None, raising=False)
+    env = write_dotenv(tmp_path / "bot.env", replace(several, experts={"romantic": "nobody"}))
+    assert main(["--env", str(env), "--db", str(tmp_path / "companion.db")]) == 1
+    assert "has no model 'nobody'; it serves: sakura, sakura-casual" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["--env", str(env), "--experts"])
+    assert "--experts goes with --trained" in capsys.readouterr().err
 
 
 @pytest.mark.slow

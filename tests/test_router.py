@@ -13,7 +13,7 @@ from helpers.conversations import read_conversations
 from helpers.data import scene_training, scenes
 from helpers.data.scenes import BEFORE, CLOSE, CUES, SCENES, Judged, Talk, read_talks
 from helpers.persona import LEVELS
-from helpers.serve.router import WINDOW, Router
+from helpers.serve.router import READ, WINDOW, Router
 from helpers.serve.routing_accuracy import Accuracy, assess, confusion_figure
 from helpers.settings import ROOT
 from helpers.share import Share
@@ -164,16 +164,19 @@ def test_danger_comes_first_and_the_scene_stays_until_another_is_clear():
     assert _followed("r danger") == "e"
     assert _followed("r", "c danger", "half", "c") == "reec"
     route = _router().pick(["r", "c danger"], "lover")
-    assert (route.scene, route.certainty, route.why) == ("emotional", 1.0, "somebody is in danger")
+    assert (route.scene, route.certainty, route.cause) == ("emotional", 1.0, "danger")
+    assert route.why == "somebody is in danger"
 
 
 def test_it_says_why():
     router = Router(lambda _: None)
     route = router.pick(["会いたい"], "lover")
     assert route.scene == "romantic" and "会いたい" in route.why and 0.5 < route.certainty <= 1
+    assert route.cause == "word" and router.pick(["ひま"], "friend").cause == "likeness"
     assert "nothing is romantic at level friend" in router.pick(["ひま"], "friend").why
     kept = _router().pick(["c", "half"], "lover")
-    assert kept.why == "stays casual: emotional is not far enough ahead" and kept.certainty == LIKELY["half"][0]
+    assert (kept.cause, kept.certainty) == ("held", LIKELY["half"][0])
+    assert kept.why == "stays casual: emotional is not far enough ahead"
     with pytest.raises(ValueError, match="without a turn"):
         router.pick([], "friend")
 
@@ -184,6 +187,13 @@ def test_it_keeps_no_state_and_looks_back_only_so_far():
     first = [router.pick(turns[: i + 1], "lover") for i in range(len(turns))]
     assert [_router().pick(turns[: i + 1], "lover") for i in range(len(turns))] == first
     assert router.pick(["r danger", *["half"] * WINDOW], "lover") == router.pick(["half"] * WINDOW, "lover")
+
+
+def test_of_a_long_talk_the_last_turns_decide_alone(test_talks):
+    router, said = Router(lambda _: None), [text for talk in test_talks[:6] for text in talk.said][: READ + 3]
+    assert len(said) == READ + 3
+    for end in range(READ, len(said) + 1):
+        assert router.pick(said[:end], "lover") == router.pick(said[end - READ : end], "lover")
 
 
 # --- how often it is right

@@ -1,19 +1,24 @@
 """Asking the server: every failure is one sentence, and the bot says what was said."""
 
 import json
+import shutil
 import threading
 import urllib.request
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
 from stress_server import DummyServer
 
-from helpers import records
+from helpers import base_model, records, settings
+from helpers.serve import trained
 from helpers.serve.client import ChatClient, ChatError, ContextOverflow
 from helpers.serve.dotenv_file import BotSettings, DotenvError, read_dotenv, write_dotenv
 from helpers.serve.server import pick_port
-from helpers.serve.trained import newest_run
+from helpers.serve.trained import bot_settings, newest_run, served_adapters, trained_server
 from helpers.settings import ROOT
+from helpers.train import continual
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +116,9 @@ def test_errors_are_one_sentence(server, client):
         "should end in /v1": ChatClient(server.base_url.removesuffix("/v1"), server.api_key, "base"),
         "No server answers": ChatClient("http://127.0.0.1:9/v1", "key", "base"),
     }
+    client.check("lora")
+    with pytest.raises(ChatError, match="has no model 'casual'; it serves: base, lora"):
+        client.check("lora", "casual")
     for sentence, asking in cases.items():
         for ask in (asking.reply, lambda chat, asking=asking: list(asking.stream(chat)), lambda _, a=asking: a.check()):
             with pytest.raises(ChatError, match=sentence) as error:
@@ -131,6 +139,9 @@ def test_dotenv_round_trip(tmp_path):
     path = write_dotenv(tmp_path / "bot.env", settings)
     assert read_dotenv(path) == settings
     assert path.stat().st_mode & 0o077 == 0
+    assert "EXPERTS" not in path.read_text()
+    several = replace(settings, experts={"casual": "a:8b", "romantic": "b"})
+    assert read_dotenv(write_dotenv(path, several)) == several
     assert "DEFAULT_LLM_PROVIDER=local\n" in path.read_text()
 
 
@@ -138,9 +149,17 @@ def test_the_example_can_be_read_as_it_stands():
     assert read_dotenv(ROOT / ".env.example") == BotSettings("http://127.0.0.1:8000/v1", "sakura", "change-me")
 
 
+WHOLE = "DEFAULT_LLM_PROVIDER=local\nLOCAL_MODEL_URL=http://x/v1\nLOCAL_MODEL_NAME=a\nLOCAL_MODEL_API_KEY=b\n"
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
+        (f"{WHOLE}COMPANION_EXPERTS=sad:a", "'sad:a' in COMPANION_EXPERTS: write scene:name"),
+        (f"{WHOLE}COMPANION_EXPERTS=casual", "'casual' in COMPANION_EXPERTS"),
+        (f"{WHOLE}COMPANION_EXPERTS=casual:a,romantic:", "'romantic:' in"),
+        (f"{WHOLE}COMPANION_EXPERTS=casual:a,casual:b", "each scene of casual, emotional, romantic once at most"),
+        (f"{WHOLE}COMPANION_EXPERTS=casual:a,", "'' in COMPANION_EXPERTS"),
         (None, "There is no"),
         ("", r"DEFAULT_LLM_PROVIDER=\(nothing\)"),
         ("DEFAULT_LLM_PROVIDER=openai", "knows only 'local'"),
@@ -177,3 +196,72 @@ def test_the_newest_finished_run_is_chosen(tmp_path):
         record = {"stage": folder.name, "status": status, "finished": finished, "settings": {"profile": profile}}
         (folder / "run.json").write_text(json.dumps(record))
     assert newest_run(tmp_path).name == "new"
+
+
+# Her experts.
+
+
+def finished(stage, folders, reads=(), metrics=None):
+    done = records.start(settings.resolve(stage, {"profile": "smoke"}))
+    for read in reads:
+        done.reads(read)
+    for name in folders:
+        (done.folder / name).mkdir(parents=True, exist_ok=True)
+        (done.folder / name / "adapter_config.json").write_text(f'{{"stage": "{stage} {name}"}}')
+    done.finish(metrics or {}, folders)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A run whose 06 merged 05's adapter, and whose 03 trained experts of two scenes."""
+    monkeypatch.setattr(settings, "OUTPUTS", tmp_path)
+    experts = {"casual": "experts/casual_1", "emotional": "experts/emotional_2"}
+    finished("03_lora", ["adapter", *experts.values()], metrics={"experts": experts})
+    finished("05_dpo", ["adapter"], ["03_lora"])
+    finished("06_merge_quantize", ["merged"], ["05_dpo"])
+    return tmp_path / "smoke"
+
+
+def adapters(run, experts=True):
+    return served_adapters(records.load(run, "06_merge_quantize"), "sakura", experts)
+
+
+def test_beside_her_merged_or_current_adapter_the_runs_experts_are_served(run):
+    folder = run / "03_lora" / "experts"
+    experts = {"sakura-casual": folder / "casual_1", "sakura-emotional": folder / "emotional_2"}
+    assert adapters(run) == {"sakura": run / "05_dpo" / "adapter"} | experts
+    assert next(iter(adapters(run))) == "sakura"
+    assert adapters(run, experts=False) == {}
+    continual.begin(run / "online" / "adapters", run / "05_dpo" / "adapter")
+    current = trained.learned_on_line(run)
+    assert adapters(run) == {"sakura": current} | experts
+    assert adapters(run, experts=False) == {"sakura": current}
+
+
+def test_experts_that_cannot_be_served_are_one_sentence(run):
+    record = run / "03_lora" / "run.json"
+    written = record.read_text()
+    record.write_text(json.dumps(json.loads(written) | {"base_sha256": "another"}))
+    with pytest.raises(records.Mismatch, match="go on from another base model"):
+        adapters(run)
+    record.write_text(written)
+    finished("05_dpo", ["adapter", "figures"], ["03_lora"])
+    with pytest.raises(records.Mismatch, match="05_dpo of run 'smoke' was run again since 06_merge_quantize merged it"):
+        adapters(run)
+    finished("03_lora", ["adapter"], metrics={"experts": {}})
+    with pytest.raises(records.MissingStage, match="03_lora of run 'smoke' trained no experts"):
+        adapters(run)
+    shutil.rmtree(run / "03_lora")
+    with pytest.raises(records.MissingStage, match="03_lora of run 'smoke' has not been run"):
+        adapters(run)
+
+
+@pytest.mark.parametrize("experts", [True, False])
+def test_a_bot_is_told_where_she_and_her_experts_are(run, tmp_path, monkeypatch, experts):
+    monkeypatch.setattr(trained, "VLLMServer", DummyServer)
+    monkeypatch.setattr(base_model, "resolve_base_model", lambda name: SimpleNamespace(path=tmp_path))
+    with trained_server("smoke", tmp_path / "logs", tmp_path, experts) as (server, persona):
+        told = read_dotenv(write_dotenv(run / "bot.env", bot_settings(server)))
+        ChatClient(told.url, told.api_key, told.name).check(*told.experts.values())
+    assert (persona, told.name) == ("sakura", "sakura")
+    assert told.experts == ({"casual": "sakura-casual", "emotional": "sakura-emotional"} if experts else {})

@@ -1,7 +1,7 @@
 """Chatting in the terminal: `python -m helpers.bot`, and `make chat` for the companion that was trained last.
 
-In: a `.env` file that names a server, or with --trained the newest finished run, whose merged model is served as long
-as the talk lasts. Out: a talk, of which everything is kept in one database.
+In: a `.env` file that names a server, or with --trained the newest finished run, whose merged model (with --experts:
+whose adapters) is served as long as the talk lasts. Out: a talk, of which everything is kept in one database.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from helpers.safety.disclosure import STRICTEST
 from helpers.serve.client import ChatError
 from helpers.serve.dotenv_file import BotSettings, DotenvError, read_dotenv
 from helpers.serve.server import ServerError
-from helpers.serve.trained import name_of, trained_server
+from helpers.serve.trained import bot_settings, trained_server
 from helpers.settings import OUTPUTS, ROOT
 
 DATABASE = OUTPUTS / "bot" / "companion.db"
@@ -39,7 +39,7 @@ def talk(bot: Bot) -> None:
             break
         if is_command(line):
             _command(commands, line)
-        elif line.strip():
+        else:
             _exchange(bot, line)
     _write("またね。\n")
 
@@ -96,9 +96,9 @@ def _server(options: argparse.Namespace) -> Iterator[tuple[BotSettings, str]]:
         return
     with (
         tempfile.TemporaryDirectory() as folder,
-        trained_server(options.trained or None, Path(folder)) as (server, name),
+        trained_server(options.trained or None, Path(folder), experts=options.experts) as (server, name),
     ):
-        yield BotSettings(server.base_url, name_of(server), server.api_key), options.persona or name
+        yield bot_settings(server), options.persona or name
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -116,6 +116,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="RUN",
         help="serve a run in outputs/ (default: the newest finished one)",
     )
+    parser.add_argument(
+        "--experts", action="store_true", help="with --trained: an expert for each kind of scene, picked turn by turn"
+    )
     parser.add_argument("--user", default=getpass.getuser(), help="who you are (default: your login name)")
     parser.add_argument("--db", type=Path, default=DATABASE, help="the database (default: outputs/bot/companion.db)")
     parser.add_argument("--persona", help="persona card, by name or path (default: the run's, else sakura)")
@@ -130,7 +133,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--context", type=int, help="tokens of prompt and reply together (default: what the server says)"
     )
     parser.add_argument("--timeout", type=float, default=60, help="seconds of silence until the server is given up")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.experts and options.trained is None:
+        parser.error("--experts goes with --trained; experts on another server are named in COMPANION_EXPERTS in .env")
+    return options
 
 
 class _Unusable(ValueError):
@@ -164,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             bot = _bot(options, found, persona, store)
             if options.level:
                 bot.pin(None if options.level == "auto" else options.level)
-            bot.client.check()
+            bot.client.check(*found.experts.values())
             talk(bot)
     except (
         ChatError,

@@ -21,7 +21,7 @@ HELP = """\
 /forget 番号　　　忘れてもらう（それを話したやりとりと、会話のあらすじも消えます）
 /notice on・off　話の中から自分で覚えるかどうか
 /level　　　　　　いまの関係（/level 友達 で固定、/level auto で元に戻す）
-/why　　　　　　　なぜその関係なのか
+/why　　　　　　　なぜその関係なのか（声がいくつもあるときは、最後に答えた声も）
 /consent on・off　会話を学習に使ってよいかどうか（はじめは off。off にすると、それまでの分も使われません）
 /export　　　　　学習用に会話を書き出す（/consent on のあとの会話だけ）
 /delete　　　　　あなたの記録をすべて消す
@@ -119,8 +119,9 @@ class Commands:
         return self._bot.card.levels[level].label
 
     def _why(self, _: str) -> str:
-        account = self._bot.account
-        return "\n".join(explain(account.events(), self._bot.card, account.pinned))
+        account, voice = self._bot.account, self._bot.voice
+        lines = explain(account.events(), self._bot.card, account.pinned)
+        return "\n".join([*lines, voice.explained] if voice else lines)
 
     def _consent(self, text: str) -> str:
         if text == "on":

@@ -18,8 +18,10 @@ from helpers.bot.memory import BadMemory, Memories, told
 from helpers.bot.noticing import Fact, by_model, by_rules
 from helpers.bot.relationship import kind_of, relationship
 from helpers.bot.store import Event, Memory, Store, StoreError, Turn
+from helpers.bot.voices import Voice, Voices
 from helpers.persona import LEVELS, Level, PersonaCard, check_emotions, system_prompt
 from helpers.replies import Reply
+from helpers.safety.crisis import recognise
 from helpers.safety.disclosure import STRICTEST, profile
 from helpers.safety.guard import Checked, Decision, Guard, GuardState, Register
 from helpers.serve.client import ChatClient, ChatError, ContextOverflow
@@ -50,6 +52,7 @@ class Bot:
     """One user's talk with the companion, which goes on where it ended.
 
     Args:
+        settings: with experts in it, each turn is answered by the one that the router picks; without, all by herself.
         jurisdiction: whose law the guard keeps, a name in `data/safety/jurisdictions.yaml`.
         emotion: her mood, a key of the card's emotions; None leaves it out of her prompt. It is not guessed from the
             user's words: the mood of the nearest training dialogues was the right one in 21 % of them, the most
@@ -91,6 +94,7 @@ class Bot:
             check_emotions(card, [emotion])
         self.card, self.clock = card, clock
         self.client = ChatClient(settings.url, settings.api_key, settings.name, timeout=timeout)
+        self._voices = Voices(settings.experts, recognise) if settings.experts else None
         self._profile = profile(jurisdiction)
         self._meet(store, user)
         self.notices: list[str] = []
@@ -115,6 +119,12 @@ class Bot:
     def points(self) -> float:
         """Where the talk has led, in points, see `relationship`."""
         return relationship(self.account.events()).points
+
+    @property
+    def voice(self) -> Voice | None:
+        """Which expert answered last, and why; None without experts, or before the first exchange."""
+        turns = self.account.turns(most=Voices.most)
+        return self._voices.of(turns) if self._voices and turns else None
 
     def opening(self) -> str:
         """What is shown before the first turn: that she is an AI, as the law asks."""
@@ -155,7 +165,7 @@ class Bot:
         told_now = self.memories.recall(self._about(words), now.date(), self._most_memories)
         turn = Turn(now, words, "", self.level, self._emotion, tuple(memory.number for memory in told_now))
         window = self._window(turn, [told(memory, now.date()) for memory in told_now], decision)
-        reply, changed = yield from self._answer(window)
+        reply, changed = yield from self._answer(window, self._speaker(turn))
         self._keep_guards_state()
         ordinary = not changed and decision.crisis is None
         logged = ordinary and self.account.consent_since is not None
@@ -220,12 +230,18 @@ class Bot:
         window.fit(self._length, self._max_tokens)
         return window
 
-    def _answer(self, window: Window) -> Generator[Piece, None, tuple[Reply, bool]]:
-        """Her reply, and whether the guard changed it."""
+    def _speaker(self, turn: Turn) -> str | None:
+        """The name of the expert that is asked; None for herself."""
+        if self._voices is None:
+            return None
+        return self._voices.of([*self.account.turns(most=Voices.most - 1), turn]).name
+
+    def _answer(self, window: Window, speaker: str | None) -> Generator[Piece, None, tuple[Reply, bool]]:
+        """The reply of the `speaker`, and whether the guard changed it."""
         while True:
             chat, replies = window.chat(), []
             try:
-                screened = self._guard.screen(self._stream(chat, replies), self._register)
+                screened = self._guard.screen(self._stream(chat, replies, speaker), self._register)
                 checked = yield from _pieces(screened)
                 break
             except ContextOverflow:
@@ -236,10 +252,12 @@ class Bot:
             raise ChatError("She said nothing: say it again, or in other words.")
         return replace(reply, text=checked.text.strip()), checked.reason is not None
 
-    def _stream(self, chat: Sequence[dict[str, str]], replies: list[Reply]) -> Generator[str, None, None]:
+    def _stream(
+        self, chat: Sequence[dict[str, str]], replies: list[Reply], speaker: str | None
+    ) -> Generator[str, None, None]:
         """The pieces of her reply; the whole is put into `replies` at the end."""
         sampled = {"max_tokens": self._max_tokens, "temperature": self._temperature, "seed": self._seed + len(chat)}
-        replies.append((yield from self.client.stream(chat, **sampled)))
+        replies.append((yield from self.client.stream(chat, model=speaker, **sampled)))
 
     def _facts(self, turn: Turn) -> list[tuple[Fact, str]]:
         """What is worth remembering of the user's words, each with how it was found."""

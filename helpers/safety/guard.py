@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
@@ -21,6 +22,7 @@ from helpers.safety.help_lines import calm_message
 from helpers.safety.injection import injection
 from helpers.safety.labelled import Kind
 from helpers.safety.minors import asks_age, says_minor
+from helpers.safety.romance import Liking, asks_for_romance, liking, romantic
 
 Register = Literal["polite", "plain"]
 # Within it a crisis is answered with the help lines alone: the first message still stands on the screen.
@@ -51,6 +53,10 @@ _INSTEAD: dict[str, dict[Register, str]] = {
         "plain": "その話は、18歳未満の人とはしないことにしてる。ほかの話をしよう。",
         "polite": "その話は、18歳未満の方とはしないことにしています。ほかのお話をしましょう。",
     },
+    "romantic": {
+        "plain": "{first_person}は友達としてここにいる。18歳未満の人と、恋愛の話はしない。",
+        "polite": "{first_person}は友達としてここにいます。18歳未満の方と、恋愛のお話はしません。",
+    },
     "human": {
         "plain": "{first_person}はAI。人間じゃない。そこはごまかさない。",
         "polite": "{first_person}はAIです。人間ではありません。そこはごまかしません。",
@@ -60,6 +66,8 @@ _INSTEAD: dict[str, dict[Register, str]] = {
         "polite": "今の言葉は取り消します。会いたい人に会って、話したくなったらまたいらしてください。",
     },
 }
+# What the user asks for in vain, if he is under 18: the model is not asked at all.
+_NOT_ASKED = ("sexual", "romantic")
 _SENTENCE_END = re.compile(r"[。！？!?\n]+(?=[^。！？!?\n])")
 
 
@@ -68,7 +76,7 @@ class GuardState(BaseModel):
 
     `minor` stays once it was said. `told`: when he was last told that she is an AI; `spoke`: his last turn; `helped`:
     when help lines were last shown, for `kind`. The rest is of the last turn alone: whether the user asked if she is an
-    AI, what danger there was, whether she asked for his age.
+    AI, what danger there was, what he likes, whether she asked for his age.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -80,6 +88,7 @@ class GuardState(BaseModel):
     kind: Kind | None = None
     asked_if_ai: bool = False
     in_danger: Kind | None = None
+    liking: Liking | None = None
     asked_age: bool = False
 
 
@@ -87,7 +96,7 @@ class GuardState(BaseModel):
 class Decision:
     """Before her turn: `first` is shown before anything of hers, if not empty; `ask` says whether the model is asked at
     all; `system` is added to the system prompt of this turn alone, if not empty. `reasons` names what was seen:
-    crisis, minor, sexual, asked_if_ai, injection, reminder."""
+    crisis, minor, sexual, romantic, asked_if_ai, injection, reminder."""
 
     first: str
     ask: bool
@@ -99,7 +108,7 @@ class Decision:
 @dataclass(frozen=True)
 class Checked:
     """After her turn: `text` is what may be shown. If that is not what she said, `reason` is why (self_harm, violence,
-    sexual, human or dependence) and `evidence` her words."""
+    sexual, romantic, human or dependence) and `evidence` her words."""
 
     text: str
     reason: str | None = None
@@ -140,14 +149,16 @@ class Guard:
             "asked_if_ai": asks_if_ai(words),
             "injection": injection(words) is not None,
         }
-        seen["sexual"] = seen["minor"] and not crisis and boundaries.sexual(words) is not None
+        refusing = seen["minor"] and not crisis
+        seen["sexual"] = refusing and boundaries.sexual(words) is not None
+        seen["romantic"] = refusing and not seen["sexual"] and asks_for_romance(words) is not None
         notice = self._notice(now, seen["minor"])
         seen["reminder"] = bool(notice)
         first = [
             self._help(crisis, now, seen["minor"]) if crisis else "",
             disclosure.answer(self.card.name) if seen["asked_if_ai"] else "",
             notice,
-            self._instead("sexual", register) if seen["sexual"] else "",
+            *(self._instead(reason, register) for reason in _NOT_ASKED if seen[reason]),
         ]
         system = {"crisis": _IN_CRISIS, "minor": _WITH_MINOR, "asked_if_ai": _ASKED, "injection": _ORDERED}
         told = seen["asked_if_ai"] or seen["reminder"]
@@ -159,10 +170,11 @@ class Guard:
             kind=crisis.kind if crisis else self.state.kind,
             asked_if_ai=seen["asked_if_ai"],
             in_danger=crisis.kind if crisis else None,
+            liking=liking(words),
         )
         return Decision(
             first="\n\n".join(part for part in first if part),
-            ask=not seen["sexual"],
+            ask=not any(seen[reason] for reason in _NOT_ASKED),
             system="\n".join(line for reason, line in system.items() if seen[reason]),
             crisis=crisis,
             reasons=tuple(reason for reason, there in seen.items() if there),
@@ -201,6 +213,7 @@ class Guard:
             "self_harm": boundaries.encourages_self_harm,
             "violence": boundaries.encourages_violence if self.state.in_danger == "danger_to_others" else None,
             "sexual": boundaries.sexual if self.state.minor else None,
+            "romantic": partial(romantic, liking=self.state.liking) if self.state.minor else None,
             "human": boundaries.claims_human if self.state.asked_if_ai else None,
             "dependence": boundaries.encourages_dependence,
         }

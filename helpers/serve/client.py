@@ -74,10 +74,11 @@ class ChatClient:
             except AttributeError as error:  # of openai 3, if the answer is JSON without a list, or none
                 raise ChatError(self._no_chat) from error
 
-    def check(self) -> None:
-        """Raises ChatError unless the server answers and has the model."""
-        if self.model not in (served := self.models()):
-            raise ChatError(f"The server has no model {self.model!r}; it serves: {', '.join(served)}.")
+    def check(self, *others: str) -> None:
+        """Raises ChatError unless the server answers and has the model, and the `others`."""
+        served = self.models()
+        if missing := [name for name in (self.model, *others) if name not in served]:
+            raise ChatError(f"The server has no model {missing[0]!r}; it serves: {', '.join(served)}.")
 
     def reply(
         self,

@@ -1,11 +1,13 @@
 """The `.env` file by which a bot finds its companion.
 
 In and out: `BotSettings` and a file with DEFAULT_LLM_PROVIDER=local, LOCAL_MODEL_URL, LOCAL_MODEL_NAME and
-LOCAL_MODEL_API_KEY, as the guide names them.
+LOCAL_MODEL_API_KEY, as the guide names them; and, where she has several voices, COMPANION_EXPERTS, as in
+`casual:name1,emotional:name2`.
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dotenv import dotenv_values
@@ -14,6 +16,7 @@ from helpers.files import write_atomically
 
 _ADDRESS = re.compile(r"https?://(\[[0-9a-fA-F:.]+\]|[^\s/:@\[\]]+)(:\d{1,5})?(/\S*)?")
 KEYS = {"url": "LOCAL_MODEL_URL", "name": "LOCAL_MODEL_NAME", "api_key": "LOCAL_MODEL_API_KEY"}
+EXPERTS = "COMPANION_EXPERTS"
 
 
 class DotenvError(ValueError):
@@ -22,16 +25,20 @@ class DotenvError(ValueError):
 
 @dataclass(frozen=True)
 class BotSettings:
-    """Where the companion is (`url` ends in /v1), her served name, and the server's key."""
+    """Where the companion is (`url` ends in /v1), her served name, the server's key, and the served names of her
+    experts by scene, if turns are to be routed to them."""
 
     url: str
     name: str
     api_key: str
+    experts: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_dotenv(path: Path, settings: BotSettings) -> Path:
     """Write the file, whole or not at all, readable by its owner only."""
-    lines = ["DEFAULT_LLM_PROVIDER=local", *(f"{key}={getattr(settings, field)}" for field, key in KEYS.items())]
+    lines = ["DEFAULT_LLM_PROVIDER=local", *(f"{key}={getattr(settings, name)}" for name, key in KEYS.items())]
+    if settings.experts:
+        lines.append(f"{EXPERTS}={','.join(':'.join(pair) for pair in settings.experts.items())}")
     write_atomically(path, "\n".join(lines) + "\n")
     path.chmod(0o600)
     return path
@@ -41,7 +48,8 @@ def read_dotenv(path: Path) -> BotSettings:
     """Read the file. The environment plays no part: what is in the file is what is used.
 
     Raises:
-        DotenvError: no such file, no text in UTF-8, another provider than local, a value that is missing or no URL.
+        DotenvError: no such file, no text in UTF-8, another provider than local, a value that is missing, no URL, or no
+            list of experts.
     """
     if not path.is_file():
         raise DotenvError(
@@ -63,4 +71,23 @@ def read_dotenv(path: Path) -> BotSettings:
     url = values["LOCAL_MODEL_URL"]
     if not _ADDRESS.fullmatch(url):
         raise DotenvError(f"{path.name} has LOCAL_MODEL_URL={url}, which is no http:// address.")
-    return BotSettings(**{field: values[key] for field, key in KEYS.items()})
+    return BotSettings(
+        **{name: values[key] for name, key in KEYS.items()}, experts=_experts(path, values.get(EXPERTS) or "")
+    )
+
+
+def _experts(path: Path, text: str) -> dict[str, str]:
+    if not text.strip():
+        return {}
+    from helpers.data.scenes import SCENES  # a server without experts should not load transformers for its address
+
+    experts: dict[str, str] = {}
+    for part in text.split(","):
+        scene, _, name = (word.strip() for word in part.partition(":"))
+        if scene not in SCENES or scene in experts or not name:
+            raise DotenvError(
+                f"{path.name} has {part.strip()!r} in {EXPERTS}: write scene:name with commas between, and each scene "
+                f"of {', '.join(SCENES)} once at most."
+            )
+        experts[scene] = name
+    return experts

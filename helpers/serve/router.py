@@ -9,22 +9,27 @@ give the same route, after a restart too.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
-from helpers.data.scenes import CLOSE, CUES, SCENES, WEIGHTS, Judged, Scene, SceneClassifier, load_classifier
+from helpers.data.scenes import BEFORE, CLOSE, CUES, SCENES, WEIGHTS, Judged, Scene, SceneClassifier, load_classifier
 from helpers.files import sha256_file, sha256_json
 from helpers.persona import Level
 
 MARGIN = 0.5  # of probability: by so much another scene must be ahead to be taken at once
 WINDOW = 8  # of the user's turns, the last ones, are looked at
+READ = WINDOW + BEFORE  # so many, the last ones, decide
 SAFEST: Scene = "emotional"
+Cause = Literal["danger", "held", "word", "likeness"]
 
 
 @dataclass(frozen=True)
 class Route:
-    """The scene whose expert answers, the probability (0 to 1) that the classifier gave to it, and why, in English."""
+    """The scene whose expert answers, the probability (0 to 1) that the classifier gave to it, what it was picked by,
+    and why in English: somebody is in danger, the scene before holds, a word leaves no doubt, or turns are alike."""
 
     scene: Scene
     certainty: float
+    cause: Cause
     why: str
 
 
@@ -61,13 +66,14 @@ class Router:
         routes: list[Route] = []
         for i, (text, now) in enumerate(zip(turns[-WINDOW:], judged, strict=True)):
             if self._in_danger(text):
-                routes.append(Route(SAFEST, 1.0, "somebody is in danger"))
+                routes.append(Route(SAFEST, 1.0, "danger", "somebody is in danger"))
             elif i and not self._may_change(judged[i - 1], now, routes[-1].scene):
                 stays = routes[-1].scene
                 certainty = now.probabilities[SCENES.index(stays)]
-                routes.append(Route(stays, certainty, f"stays {stays}: {now.scene} is not far enough ahead"))
+                routes.append(Route(stays, certainty, "held", f"stays {stays}: {now.scene} is not far enough ahead"))
             else:
-                routes.append(Route(now.scene, max(now.probabilities), _why(now, level)))
+                cause = "word" if now.cue else "likeness"
+                routes.append(Route(now.scene, max(now.probabilities), cause, _why(now, level)))
         return routes[-1]
 
     def _may_change(self, before: Judged, now: Judged, current: Scene) -> bool:

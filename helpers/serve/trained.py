@@ -1,9 +1,9 @@
 """The server of the companion that was trained last: `python -m helpers.serve.trained` keeps it up for other programs.
 
-In: the newest finished run, or one by name. Out: a server of its merged model (of a run that has learned on line, of
-its base with the current adapter, under the same name), and in `bot.env` of the run where it is; both go away with the
-caller, or with Ctrl-C. An adapter that becomes current meanwhile is served from the next start on: vLLM can load one at
-run time, but then everybody who may chat may have it load any folder.
+In: the newest finished run, or one by name. Out: a server of its merged model (of a run that has learned on line, or
+with experts, of its base with her current adapter, under the same name, and with the experts), and in `bot.env` of the
+run where it is; both go away with the caller, or with Ctrl-C. An adapter that becomes current meanwhile is served from
+the next start on: vLLM can load one at run time, but then everybody who may chat may have it load any folder.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from helpers.serve.server import ServerError, VLLMServer
 from helpers.settings import OUTPUTS, PARAMETERS, PROFILES
 
 ONLINE = Path("online", "adapters")  # in a run: where `helpers.online` keeps its adapters
-STAGE = "06_merge_quantize"
+STAGE, EXPERTS_STAGE = "06_merge_quantize", "03_lora"
 
 
 def newest_run(outputs: Path = OUTPUTS) -> Path:
@@ -42,15 +42,18 @@ def newest_run(outputs: Path = OUTPUTS) -> Path:
 
 
 @contextmanager
-def trained_server(run_name: str | None, folder: Path, outputs: Path = OUTPUTS) -> Iterator[tuple[VLLMServer, str]]:
+def trained_server(
+    run_name: str | None, folder: Path, outputs: Path = OUTPUTS, experts: bool = False
+) -> Iterator[tuple[VLLMServer, str]]:
     """A server of a run's companion, and the name of the persona card that she was trained for.
 
     Args:
         run_name: a run in `outputs`; None for the newest finished one.
         folder: where the log goes.
+        experts: whether her experts are served beside her.
 
     Raises:
-        records.MissingStage, records.Mismatch: there is no such run, or its current adapter was changed.
+        records.MissingStage, records.Mismatch: there is no such run, it has no experts, or an adapter was changed.
         ServerError: the server did not start.
     """
     merge = records.load(outputs / run_name if run_name else newest_run(outputs), STAGE)
@@ -58,15 +61,49 @@ def trained_server(run_name: str | None, folder: Path, outputs: Path = OUTPUTS) 
     serving = PARAMETERS["07_serve_vllm"]
     values = {name: serving[name][PROFILES.index(settings["profile"])] for name in ("port", "max_model_len")}
     name = load_persona(settings["persona"]).reading
-    if (adapter := learned_on_line(merge.folder.parent)) is None:
-        server = VLLMServer(merge / "merged", name, folder, **values)
-    else:
+    if adapters := served_adapters(merge, name, experts):
         from helpers.base_model import resolve_base_model  # the bot should not load transformers for its import
 
         base = resolve_base_model(settings["base_model"])
-        server = VLLMServer(base.path, f"{name}-base", folder, adapters={name: adapter}, **values)
+        server = VLLMServer(base.path, f"{name}-base", folder, adapters=adapters, **values)
+    else:
+        server = VLLMServer(merge / "merged", name, folder, **values)
     with server:
         yield server, settings["persona"]
+
+
+def served_adapters(merge: records.Artifacts, name: str, experts: bool) -> dict[str, Path]:
+    """The adapters that are served on her base, by their names: her own first, under `name`; none where she is the
+    merged model.
+
+    Raises:
+        records.MissingStage, records.Mismatch: the run has no experts, or an adapter is not that of what 06 merged.
+    """
+    run = merge.folder.parent
+    current = learned_on_line(run)
+    if not experts:
+        return {name: current} if current else {}
+    lora = records.load(run, EXPERTS_STAGE)
+    folders = lora.record["metrics"].get("experts")
+    if not folders:
+        raise records.MissingStage(
+            f"{EXPERTS_STAGE} of run {run.name!r} trained no experts; its parameter is expert_rows."
+        )
+    if any(lora.record.get(note) != merge.record.get(note) for note in records.SHARED):
+        raise records.Mismatch(
+            f"The experts of run {run.name!r} go on from another base model than what {STAGE} merged: run "
+            f"{EXPERTS_STAGE} to {STAGE} again."
+        )
+    own = {name: current or _merged_adapter(merge)}
+    return own | {f"{name}-{scene}": lora / folder for scene, folder in folders.items()}
+
+
+def _merged_adapter(merge: records.Artifacts) -> Path:
+    run, stage = merge.folder.parent, merge.record["settings"]["adapter"]
+    trained = records.load(run, stage)
+    if trained.sha256 != merge.record["inputs"][stage]:
+        raise records.Mismatch(f"{stage} of run {run.name!r} was run again since {STAGE} merged it: run {STAGE} again.")
+    return trained.adapter
 
 
 def learned_on_line(run: Path) -> Path | None:
@@ -86,13 +123,20 @@ def name_of(server: VLLMServer) -> str:
     return next(iter(server.adapters), server.name)
 
 
+def bot_settings(server: VLLMServer) -> BotSettings:
+    """What a bot needs to talk to her, and to the experts that are served beside her."""
+    name = name_of(server)
+    experts = {other.removeprefix(f"{name}-"): other for other in server.adapters if other != name}
+    return BotSettings(server.base_url, name, server.api_key, experts)
+
+
 def keep_up(server: VLLMServer, env: Path) -> None:
     """Keep the server up until Ctrl-C. Meanwhile `env` says where it is; it goes away with the server's key.
 
     Raises:
         ServerError: the server ended by itself.
     """
-    write_dotenv(env, BotSettings(server.base_url, name_of(server), server.api_key))
+    write_dotenv(env, bot_settings(server))
     shown = os.path.relpath(env)
     sys.stdout.write(
         f"{name_of(server)} answers at {server.base_url}. Her name and the server's key are in {shown}; Ctrl-C ends.\n"
@@ -115,10 +159,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m helpers.serve.trained", description="Serve the companion of a run until Ctrl-C."
     )
     parser.add_argument("--run-name", help="a run in outputs/ (default: the newest finished one)")
+    parser.add_argument("--experts", action="store_true", help="serve 03's experts beside her, for the bot to route to")
     options = parser.parse_args(arguments)
     try:
         run = OUTPUTS / options.run_name if options.run_name else newest_run()
-        with tempfile.TemporaryDirectory() as folder, trained_server(run.name, Path(folder)) as (server, _):
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            trained_server(run.name, Path(folder), experts=options.experts) as (server, _),
+        ):
             keep_up(server, run / "bot.env")
     except (ServerError, records.MissingStage, records.Mismatch) as error:
         sys.stderr.write(f"{error}\n")

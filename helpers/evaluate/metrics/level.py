@@ -4,25 +4,19 @@ In: a reply, the level. Out: how probable the level, or one beside it, is to a r
 it if the register is not the card's for the level, or for a touch or a word of love before they are lovers.
 """
 
-import re
 from collections.abc import Sequence
 
 from helpers.evaluate.metrics.metric import Dialogue, Metric, Tools, Values
 from helpers.persona import Level
 from helpers.persona_rules import has_words, right_register
+from helpers.safety.romance import TOUCH_OR_LOVE
 
-_TOUCH_OR_LOVE = re.compile(
-    r"抱(?:き(?:しめ|つ)|い(?:て(?:あげ|ほし|くれ)|しめ))|ぎゅ[うっー]|膝(?:枕|の上)|添い寝|腕(?:の中|にくっつ)|胸で泣|キス|ちゅ[うーっ]"
-    r"|(?:ほっぺ|頬|おでこ|唇|耳元|髪)[にを]?[^。]{0,3}(?:なで|触|寄せ)|手(?:を?握|、?を?つな)|(?:一緒に|隣で)[^。]{0,4}(?:寝|眠)|ベッド"
-    r"|愛して|大好き|惚れ|恋人|結婚|婚姻|お嫁|奥さん(?:みたい|に(?:な|し))|独り占め|離さない|離れないで|二人きり"
-    r"|一生(?:そば|隣|となり|一緒)|私だけ(?:見|の)"
-)
 _WRONG = 0.5
 
 
 def leaves(reply: str, level: Level, register: str) -> float:
     """What a register or a closeness that is not the level's leaves of a reply: 1, 0.5 or 0.25."""
-    bold = level != "lover" and bool(_TOUCH_OR_LOVE.search(reply))
+    bold = level != "lover" and bool(TOUCH_OR_LOVE.search(reply))
     return _WRONG ** (bold + (not right_register(reply, register)))
 
 
