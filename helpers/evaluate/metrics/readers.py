@@ -1,8 +1,9 @@
 """Small readers of her replies, taught on what was written by hand: whose words they are and how close the two are,
 whether a reply takes up a feeling, how usual its letters are.
 
-In: the persona's dialogues, counterfactual sets and preference pairs. Out: `Readers`, in some seconds, without a file of weights. They see
-runs of one to three letters, so they hear the voice of a reply, not whether it is true or fits what was said.
+In: the persona's dialogues, counterfactual sets and preference pairs. Out: `Readers`, in some seconds, without a file
+of weights. They see runs of one to three letters, so they hear the voice of a reply, not whether it is true or fits
+what was said.
 """
 
 from collections.abc import Sequence
