@@ -246,42 +246,117 @@ def test_probe_answers(reply, right):
 # --- bootstrap
 
 
+def once(units: dict[str, list[float]]) -> bootstrap.Units:
+    """Units that were played once."""
+    return {unit: {0: values} for unit, values in units.items()}
+
+
 def test_the_interval_covers_as_often_as_it_says():
     random = np.random.default_rng(0)
     hits = 0
     for trial in range(200):
         centres = random.normal(0.6, 0.1, size=40)
-        units = {str(i): list(c + random.normal(0, 0.05, size=3)) for i, c in enumerate(centres)}
+        units = once({str(i): list(c + random.normal(0, 0.05, size=3)) for i, c in enumerate(centres)})
         found = bootstrap.interval(units, draws=400, seed=trial)
         hits += found.low <= 0.6 <= found.high
     assert 0.90 <= hits / 200 <= 0.985
 
 
-def test_scenarios_are_drawn_whole():
-    """Three copies of the same reply in a scenario are no more evidence than one."""
-    once = {str(i): [i % 2] for i in range(20)}
-    thrice = {unit: values * 3 for unit, values in once.items()}
-    assert bootstrap.interval(once, 500, 1) == bootstrap.interval(thrice, 500, 1)
+def test_talks_are_drawn_whole():
+    """Three copies of the same reply in a talk are no more evidence than one."""
+    single = {str(i): [i % 2] for i in range(20)}
+    thrice = {unit: values * 3 for unit, values in single.items()}
+    assert bootstrap.interval(once(single), 500, 1) == bootstrap.interval(once(thrice), 500, 1)
 
 
 def test_the_bootstrap_repeats_with_its_seed():
-    units = {str(i): [i / 10] for i in range(10)}
+    units = {str(i): {s: [i / 10 + s / 40] for s in range(2)} for i in range(10)}
     assert bootstrap.interval(units, 300, 7) == bootstrap.interval(units, 300, 7)
     assert bootstrap.interval(units, 300, 7) != bootstrap.interval(units, 300, 8)
 
 
+# Scenarios with one to four samples, and in each of those one to five replies; `SHIFTED` is another arm in them.
+UNEVEN = {
+    f"s{i}": {s: [0.02 * i + 0.2 * ((i + s) % 2) + 0.01 * r for r in range(1 + (i + s) % 5)] for s in range(1 + i % 4)}
+    for i in range(13)
+}
+SHIFTED = {u: {s: [v - 0.1 * (s % 2) for v in vs] for s, vs in samples.items()} for u, samples in UNEVEN.items()}
+
+
+def slow(figure, draws: int) -> tuple[float, float]:
+    """The ends of the interval of `figure`, from talks (unit, sample) to a number, drawn one after the other."""
+    random, drawn = np.random.default_rng(5), []
+    names = list(UNEVEN)
+    for _ in range(draws):
+        talks = []
+        for unit in random.choice(names, len(names)):
+            samples = list(UNEVEN[unit])
+            talks += [(unit, sample) for sample in random.choice(samples, len(samples))]
+        drawn.append(figure(talks))
+    return tuple(np.quantile(drawn, (0.025, 0.975)))
+
+
+def over(units):
+    return lambda talks: np.mean([value for u, s in talks for value in units.get(u, {}).get(s, [])])
+
+
+def test_both_levels_are_drawn_as_a_plain_loop_does():
+    all_of, shifted, some = over(UNEVEN), over(SHIFTED), {u: {0: UNEVEN[u][0]} for u in list(UNEVEN)[1:]}
+    cases = [
+        (bootstrap.interval(UNEVEN, 6000, 1), all_of),
+        (bootstrap.paired_difference(UNEVEN, SHIFTED, 6000, 1), lambda talks: all_of(talks) - shifted(talks)),
+        (bootstrap.mean_of_means([UNEVEN, some], 6000, 1), lambda talks: (all_of(talks) + over(some)(talks)) / 2),
+    ]
+    for found, figure in cases:
+        whole = figure([(unit, sample) for unit, samples in UNEVEN.items() for sample in samples])
+        assert found.mean == pytest.approx(whole, abs=1e-6)
+        near = 0.1 * (found.high - found.low)
+        assert near > 0 and (found.low, found.high) == pytest.approx(slow(figure, 3000), abs=near)
+
+
+def test_a_unit_is_drawn_with_as_many_samples_as_it_has():
+    times = bootstrap.times_drawn((1, 3, 1, 2), 200, 0)
+    parts = np.split(times, np.cumsum((1, 3, 1, 2))[:-1], axis=1)
+    units = np.stack([part.sum(axis=1) / part.shape[1] for part in parts], axis=1)
+    assert (units == units.round()).all() and (units.sum(axis=1) == 4).all()
+    assert (parts[1].max(axis=1) > units[:, 1]).any(), "the samples of a unit are drawn too"
+
+
+def test_an_interval_is_wider_where_samples_differ():
+    """Two samples of each scenario, with the same mean in all: as far apart as can be, or the same."""
+    apart = {str(i): {0: [0.2 + i / 40], 1: [0.8 + i / 40]} for i in range(12)}
+    same = {str(i): {s: [0.5 + i / 40] for s in range(2)} for i in range(12)}
+    pooled = once({unit: [v for vs in samples.values() for v in vs] for unit, samples in apart.items()})
+    found = {name: bootstrap.interval(u, 4000, 0) for name, u in (("apart", apart), ("same", same), ("pooled", pooled))}
+    wide = {name: f.high - f.low for name, f in found.items()}
+    assert found["apart"].mean == found["same"].mean == found["pooled"].mean
+    assert wide["same"] == pytest.approx(wide["pooled"], rel=0.05), "pooled, they hide that they differ"
+    # Variances add up: of the mean of 12 scenarios, and of 24 samples that are 0.3 off their scenario's mean.
+    expected = 2 * 1.96 * np.sqrt(np.var(np.arange(12) / 40) / 12 + 0.3**2 / 24)
+    assert wide["apart"] == pytest.approx(expected, rel=0.06) and wide["apart"] > 1.5 * wide["same"]
+
+
 def test_pairing_sees_what_unpaired_intervals_cannot():
-    a = {str(i): [i / 20 + 0.03] for i in range(20)}
-    b = {str(i): [i / 20] for i in reversed(range(20))}
+    a = {str(i): {s: [i / 20 + s / 3 + 0.03] for s in range(2)} for i in range(20)}
+    b = {str(i): {s: [i / 20 + s / 3] for s in range(2)} for i in reversed(range(20))}
     difference = bootstrap.paired_difference(a, b, 500, 0)
     assert difference.low == pytest.approx(0.03) and difference.high == pytest.approx(0.03)
     assert bootstrap.interval(a, 500, 0).low < bootstrap.interval(b, 500, 0).high
     with pytest.raises(ValueError, match="same scenarios"):
-        bootstrap.paired_difference(a, {"0": [1.0]}, 500, 0)
+        bootstrap.paired_difference(a, {"0": {0: [1.0]}}, 500, 0)
+    with pytest.raises(ValueError, match="only one has 0, sample 1"):
+        bootstrap.paired_difference(a, b | {"0": {0: [1.0]}}, 500, 0)
+    mine, theirs = bootstrap.in_both(a, b | {"0": {0: [1.0]}, "1": {5: [1.0]}})
+    assert list(mine["0"]) == list(theirs["0"]) == [0] and "1" not in mine and len(mine) == len(theirs) == 19
+
+
+def test_what_is_the_same_in_both_arms_is_no_difference():
+    found = bootstrap.paired_difference(UNEVEN, {u: UNEVEN[u] for u in reversed(UNEVEN)}, 500, 0)
+    assert (found.mean, found.low, found.high, found.p) == (0, 0, 0, 1)
 
 
 def test_the_mean_of_means_weighs_metrics_alike_and_draws_scenarios_for_all_of_them():
-    high, low = {str(i): [0.9] * 5 for i in range(10)}, {"0": [0.1], "1": [0.1]}
+    high, low = once({str(i): [0.9] * 5 for i in range(10)}), once({"0": [0.1], "1": [0.1]})
     found = bootstrap.mean_of_means([high, low], draws=500, seed=0)
     assert found.mean == pytest.approx(0.5) and found.n == 10
     assert found.low == pytest.approx(0.5) and found.high == pytest.approx(0.9)  # draws without 0 and 1 have no low one

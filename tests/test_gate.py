@@ -149,6 +149,16 @@ def test_an_unreliable_axis_or_one_of_few_scenarios_is_recorded_and_refuses_noth
     assert few.reasons == ("persona consistency, the target, has a value in 4 scenarios, and it takes 6.",)
 
 
+def test_a_talk_in_which_only_one_has_a_value_is_left_out():
+    again = [dataclasses.replace(row, sample=1) for row in rows("new", persona=0.7)]
+    silent = [dataclasses.replace(row, values={"fluency": 0.5}) for row in again]
+    theirs = [dataclasses.replace(row, arm="old") for row in again]
+    decision = verdict([*rows("new", persona=0.7), *silent], [*rows("old"), *theirs])
+    axes = {axis.metric: axis for axis in decision.axes}
+    assert axes["persona"].left_out == 12 and axes["fluency"].left_out == 0
+    assert axes["persona"].difference.mean == pytest.approx(0.2) and axes["persona"].difference.n == 12
+
+
 def test_a_target_that_cannot_be_relied_on_and_unlike_plays_are_one_sentence():
     with pytest.raises(NotComparable, match="'level' is no metric that can be relied on; there are persona, fluency"):
         verdict(rows("new"), rows("old"), target="level")

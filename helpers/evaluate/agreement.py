@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from helpers.evaluate.bootstrap import LEVEL, resamples
+from helpers.evaluate.bootstrap import ends, times_drawn
 from helpers.evaluate.questionnaire import QUESTIONS, SCALE, by_sample
 
 RELIABLE, TENTATIVE = 0.8, 0.667
@@ -48,13 +48,9 @@ def alpha(samples: Mapping[str, Sequence[int]], scale: Sequence[int], draws: int
     pairs = counts[:, :, None] * counts[:, None, :]
     pairs[:, values, values] -= counts
     coincidences = pairs / (counts.sum(axis=1) - 1)[:, None, None]
-    picks = resamples(len(counts), draws, seed)
-    times = np.stack([(picks == unit).sum(axis=1) for unit in range(len(counts))], axis=1)
-    drawn = _alpha(np.tensordot(times, coincidences, 1))
-    tail = (1 - LEVEL) / 2
-    defined = drawn[np.isfinite(drawn)]
-    low, high = np.quantile(defined, (tail, 1 - tail)) if len(defined) else (np.nan, np.nan)
-    return Alpha(float(_alpha(coincidences.sum(axis=0)[None])[0]), float(low), float(high), len(counts))
+    drawn = _alpha(np.tensordot(times_drawn((1,) * len(counts), draws, seed), coincidences, 1))
+    low, high = ends(drawn) if np.isfinite(drawn).any() else (np.nan, np.nan)
+    return Alpha(float(_alpha(coincidences.sum(axis=0)[None])[0]), low, high, len(counts))
 
 
 def _alpha(coincidences: np.ndarray) -> np.ndarray:

@@ -1,17 +1,23 @@
-"""How sure is a mean: percentile bootstrap over scenarios.
+"""How sure is a mean: hierarchical percentile bootstrap over scenarios, and over the samples of each.
 
-In: unit (scenario) → its values. Out: mean and 95 % interval of one arm, or of the paired difference of two. Scenarios
-are drawn with all their replies, because replies in one conversation hang together.
-Source: Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
+In: unit (scenario) → sample (the seed that it was played with) → its values. Out: mean and 95 % interval of one arm, or
+of the paired difference of two. A resample draws scenarios, and in each that it drew as many samples as it has, each
+with all its replies, because replies in one talk hang together. With one sample only scenarios are drawn.
+Source: Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13; of two levels: Davison & Hinkley,
+Bootstrap Methods and their Application, 1997, section 3.8.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
-Units = Mapping[str, Sequence[float]]
+Units = Mapping[str, Mapping[int, Sequence[float]]]
+Talks = Mapping[str, Sequence[int]]
+"""Unit → its samples: the talks that are drawn from."""
 LEVEL = 0.95
+_SHOWN = 9  # decimals below which two resamples do not differ
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference(Interval):
-    """A difference of two means over the same units. `p` is two-sided: the share of draws on the other side of zero,
+    """A difference of two means over the same talks. `p` is two-sided: the share of draws on the other side of zero,
     doubled."""
 
     p: float
@@ -39,54 +45,64 @@ class Difference(Interval):
 
 
 def interval(units: Units, draws: int, seed: int) -> Interval:
-    """Mean of all values of all units, with its percentile interval from `draws` resamples of units.
+    """Mean of all values of all units, with its percentile interval from `draws` resamples.
 
     Raises:
         ValueError: no units.
     """
-    sums, counts = _totals(units)
-    drawn = _drawn(sums, counts, resamples(len(units), draws, seed))
-    return Interval(*_rounded(sums.sum() / counts.sum(), drawn), n=len(units))
-
-
-def paired_difference(a: Units, b: Units, draws: int, seed: int) -> Difference:
-    """a − b, each resample drawing the same units for both.
-
-    Raises:
-        ValueError: the two have not the same units, or none.
-    """
-    if set(a) != set(b):
-        odd = sorted(set(a) ^ set(b))
-        raise ValueError(
-            f"A paired difference needs the same scenarios in both arms; only one has {', '.join(odd[:3])}."
-        )
-    a_sums, a_counts = _totals(a)
-    b_sums, b_counts = _totals({unit: b[unit] for unit in a})
-    picks = resamples(len(a), draws, seed)
-    drawn = _drawn(a_sums, a_counts, picks) - _drawn(b_sums, b_counts, picks)
-    mean = a_sums.sum() / a_counts.sum() - b_sums.sum() / b_counts.sum()
-    other_side = min((drawn <= 0).mean(), (drawn >= 0).mean())
-    # No p below what so many draws can tell.
-    p = min(1.0, 2 * max(float(other_side), 1 / draws))
-    return Difference(*_rounded(mean, drawn), n=len(a), p=p)
+    mean, drawn = _means([units], talks([units]), draws, seed)
+    return Interval(mean, *ends(drawn), n=len(units))
 
 
 def mean_of_means(metrics: Sequence[Units], draws: int, seed: int) -> Interval:
-    """The mean of several metrics' means, each metric weighing the same. A resample draws the same scenarios for all of
+    """The mean of several metrics' means, each metric weighing the same. A resample draws the same talks for all of
     them, and leaves out a metric of which it drew none.
 
     Raises:
         ValueError: no metric, or one without units.
     """
-    names = list(dict.fromkeys(unit for units in metrics for unit in units))
-    totals = [_totals({name: units.get(name, ()) for name in names}) for units in metrics]
-    if not totals or any(counts.sum() == 0 for _, counts in totals):
-        raise ValueError("There is nothing to draw from: a metric has no value.")
-    picks = resamples(len(names), draws, seed)
-    with np.errstate(invalid="ignore"):  # 0 / 0 where none was drawn
-        drawn = np.nanmean([_drawn(sums, counts, picks) for sums, counts in totals], axis=0)
-    mean = np.mean([sums.sum() / counts.sum() for sums, counts in totals])
-    return Interval(*_rounded(float(mean), drawn), n=len(names))
+    drawn_from = talks(metrics)
+    mean, drawn = _means(metrics, drawn_from, draws, seed)
+    return Interval(mean, *ends(drawn), n=len(drawn_from))
+
+
+def paired_difference(a: Units, b: Units, draws: int, seed: int) -> Difference:
+    """a − b, each resample drawing the same units, and in them the same samples, for both.
+
+    Raises:
+        ValueError: the two have not the same units and samples, or none.
+    """
+    return difference_of_means([a], [b], draws, seed)
+
+
+def difference_of_means(a: Sequence[Units], b: Sequence[Units], draws: int, seed: int) -> Difference:
+    """`mean_of_means` of a − that of b, over the same metrics; each resample draws the same talks for both.
+
+    Raises:
+        ValueError: the two have not the same units and samples in each metric, or none.
+    """
+    for mine, theirs in zip(a, b, strict=True):
+        if odd := sorted(_named(mine) ^ _named(theirs)):
+            unit, sample = odd[0]
+            raise ValueError(
+                f"A paired difference needs the same scenarios and samples in both arms; only one has {unit}, "
+                f"sample {sample}."
+            )
+    drawn_from = talks(a)
+    (mean, drawn), (base, base_drawn) = (_means(arm, drawn_from, draws, seed) for arm in (a, b))
+    # Rounded, for what is the same in both may differ by the last digit of a sum.
+    differences = np.round(drawn - base_drawn, _SHOWN)
+    other_side = min((differences <= 0).mean(), (differences >= 0).mean())
+    # No p below what so many draws can tell.
+    p = min(1.0, 2 * max(float(other_side), 1 / draws))
+    return Difference(round(mean - base, 6), *ends(differences), n=len(drawn_from), p=p)
+
+
+def in_both(a: Units, b: Units) -> tuple[Units, Units]:
+    """Of each the talks that the other has too, which can be paired."""
+    both = {unit: [sample for sample in a[unit] if sample in b[unit]] for unit in a if unit in b}
+    mine, theirs = ({u: {s: arm[u][s] for s in shared} for u, shared in both.items() if shared} for arm in (a, b))
+    return mine, theirs
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -99,22 +115,57 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
+def talks(metrics: Sequence[Units]) -> Talks:
+    """The units of several metrics, each with every sample in which one of them has values."""
+    found: dict[str, dict[int, None]] = {}
+    for units in metrics:
+        for unit, samples in units.items():
+            found.setdefault(unit, {}).update(dict.fromkeys(samples))
+    return {unit: sorted(samples) for unit, samples in found.items()}
+
+
 def resamples(n: int, draws: int, seed: int) -> np.ndarray:
     """Which of `n` units each of `draws` resamples has: whole numbers below n, of shape (draws, n)."""
     return np.random.default_rng(seed).integers(n, size=(draws, n))
 
 
-def _totals(units: Units) -> tuple[np.ndarray, np.ndarray]:
-    if not units:
-        raise ValueError("There is nothing to draw from: no scenario has a value of this metric.")
-    values = list(units.values())
-    return np.array([sum(v) for v in values], float), np.array([len(v) for v in values], float)
+@lru_cache(maxsize=8)
+def times_drawn(sizes: tuple[int, ...], draws: int, seed: int) -> np.ndarray:
+    """How often each resample has each talk, where unit i has `sizes[i]` of them: shape (draws, sum of `sizes`), unit
+    after unit. A unit that was drawn k times has k · size of its talks. Not to be changed, for it is kept."""
+    units, per_unit = len(sizes), np.array(sizes)
+    shift = units * np.arange(draws)[:, None]
+    of_units = np.bincount((resamples(units, draws, seed) + shift).ravel(), minlength=draws * units)
+    of_units = of_units.reshape(draws, units)
+    if units == per_unit.sum():
+        return of_units.astype(float)
+    random = np.random.default_rng((seed, 1))
+    found = np.empty((draws, per_unit.sum()))
+    first = np.cumsum(per_unit) - per_unit
+    for size in np.unique(per_unit):
+        alike = np.flatnonzero(per_unit == size)
+        of_talks = random.multinomial(of_units[:, alike] * size, np.full(size, 1 / size))
+        found[:, first[alike][:, None] + np.arange(size)] = of_talks
+    return found
 
 
-def _drawn(sums: np.ndarray, counts: np.ndarray, picks: np.ndarray) -> np.ndarray:
-    return sums[picks].sum(axis=1) / counts[picks].sum(axis=1)
-
-
-def _rounded(mean: float, drawn: np.ndarray) -> list[float]:
+def ends(drawn: np.ndarray) -> list[float]:
+    """The ends of the 95 % interval of a figure, from its values in all resamples; without those that have none."""
     tail = (1 - LEVEL) / 2
-    return [round(float(x), 6) for x in (mean, *np.quantile(drawn, (tail, 1 - tail)))]
+    return [round(float(end), 6) for end in np.nanquantile(drawn, (tail, 1 - tail))]
+
+
+def _named(units: Units) -> set[tuple[str, int]]:
+    return {(unit, sample) for unit, samples in units.items() for sample in samples}
+
+
+def _means(metrics: Sequence[Units], drawn_from: Talks, draws: int, seed: int) -> tuple[float, np.ndarray]:
+    """The mean over metrics of each one's mean, and what it is in each resample, shape (draws,)."""
+    if not metrics or not all(metrics):
+        raise ValueError("There is nothing to draw from: no scenario has a value of a metric.")
+    values = [[units.get(u, {}).get(s, ()) for u, samples in drawn_from.items() for s in samples] for units in metrics]
+    sums, counts = (np.array([[of(v) for v in row] for row in values], float) for of in (sum, len))
+    times = times_drawn(tuple(map(len, drawn_from.values())), draws, seed)
+    with np.errstate(invalid="ignore"):  # 0 / 0 where none was drawn
+        drawn = np.nanmean((times @ sums.T) / (times @ counts.T), axis=1)
+    return round(float(np.mean(sums.sum(axis=1) / counts.sum(axis=1))), 6), drawn

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.stats import rankdata
 from sklearn.metrics import cohen_kappa_score
 
-from helpers.evaluate.bootstrap import LEVEL, resamples
+from helpers.evaluate.bootstrap import ends, resamples
 from helpers.evaluate.judge import Preference, Verdict
 from helpers.evaluate.questionnaire import by_sample
 from helpers.evaluate.rubrics import MARKS, Axis
@@ -124,10 +124,8 @@ def _spearman(a: np.ndarray, b: np.ndarray, draws: int, seed: int) -> tuple[floa
         return None, None, None
     picks = resamples(len(a), draws, seed)
     drawn = _correlation(rankdata(a[picks], axis=1), rankdata(b[picks], axis=1))
-    tail = (1 - LEVEL) / 2
-    low, high = np.nanquantile(drawn, (tail, 1 - tail))
     whole = _correlation(rankdata(a)[None], rankdata(b)[None])[0]
-    return float(whole), float(low), float(high)
+    return float(whole), *ends(drawn)
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:

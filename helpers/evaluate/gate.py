@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from helpers.evaluate.bootstrap import LEVEL, Difference, holm, paired_difference
+from helpers.evaluate.bootstrap import LEVEL, Difference, holm, in_both, paired_difference
 from helpers.evaluate.majors import Violation, failed
 from helpers.evaluate.metrics import METRICS, Row, by_unit
 from helpers.evaluate.scoreboard import MINIMUM_DIFFERENCE
@@ -29,8 +29,8 @@ class NotComparable(ValueError):
 
 @dataclass(frozen=True)
 class Axis:
-    """Candidate − current on one metric; `p_holm` is corrected over all axes. `left_out` are scenarios in which only
-    one of the two has a value."""
+    """Candidate − current on one metric; `p_holm` is corrected over all axes. `left_out` is in how many
+    talks only one of the two has a value."""
 
     metric: str
     difference: Difference
@@ -160,17 +160,18 @@ def _check_alike(rows: Sequence[Row], candidate: str, current: str) -> None:
 def _axes(
     rows: Sequence[Row], candidate: str, current: str, reliable: Collection[str], draws: int, seed: int
 ) -> list[Axis]:
-    pairs = {metric: (by_unit(rows, candidate, metric), by_unit(rows, current, metric)) for metric in METRICS}
-    both = {metric: sorted(set(mine) & set(theirs)) for metric, (mine, theirs) in pairs.items()}
-    differences = {
-        metric: paired_difference(*({unit: of[unit] for unit in both[metric]} for of in arms), draws, seed)
-        for metric, arms in pairs.items()
-        if both[metric]
-    }
-    corrected = holm([d.p for d in differences.values()])
+    found = {}
+    for metric in METRICS:
+        arms = [by_unit(rows, arm, metric) for arm in (candidate, current)]
+        mine, theirs = in_both(*arms)
+        if mine:
+            left_out = sum(len(samples) for of in arms for samples in of.values())
+            left_out -= 2 * sum(map(len, mine.values()))
+            found[metric] = paired_difference(mine, theirs, draws, seed), left_out
+    corrected = holm([difference.p for difference, _ in found.values()])
     return [
-        Axis(metric, d, p, metric in reliable, len(set(pairs[metric][0]) ^ set(pairs[metric][1])))
-        for (metric, d), p in zip(differences.items(), corrected, strict=True)
+        Axis(metric, difference, p, metric in reliable, left_out)
+        for (metric, (difference, left_out)), p in zip(found.items(), corrected, strict=True)
     ]
 
 

@@ -3,7 +3,6 @@
 In: verdicts, and which talk is whose. Out: one row an axis, a mean mark with its interval for each arm.
 """
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from helpers.evaluate.bootstrap import Units, interval
@@ -14,13 +13,14 @@ from helpers.evaluate.rubrics import Axis
 def by_arm(
     found: Mapping[tuple[str, str], Verdict], whose: Mapping[str, tuple[str, str]], axis: str
 ) -> dict[str, Units]:
-    """Arm → scenario → its marks on one axis. `whose` is of `questionnaire.arms_and_units`."""
-    marks: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    """Arm → scenario → its marks on one axis, as `bootstrap` takes them; only the first sample of a scenario is judged.
+    `whose` is of `questionnaire.arms_and_units`."""
+    marks: dict[str, dict[str, dict[int, list[float]]]] = {}
     for (talk, key), verdict in found.items():
         if key == axis:
             arm, unit = whose[talk]
-            marks[arm][unit].append(verdict.mark)
-    return dict(marks)
+            marks.setdefault(arm, {}).setdefault(unit, {0: []})[0].append(verdict.mark)
+    return marks
 
 
 def table(

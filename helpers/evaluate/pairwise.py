@@ -8,7 +8,7 @@ Source: Dubois et al., Length-controlled AlpacaEval, COLM 2024, on the bias.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from helpers.evaluate.bootstrap import Interval, interval
+from helpers.evaluate.bootstrap import Interval, Units, interval
 from helpers.evaluate.judge import Preference
 from helpers.share import Share
 
@@ -60,8 +60,8 @@ def tally(preferences: Sequence[Preference], draws: int, seed: int) -> list[Tall
     return tallies
 
 
-def _worth(preferences: Sequence[Preference]) -> dict[str, list[float]]:
-    return {f"{p.a.id} {p.b.id}": [_WORTH[p.winner]] for p in preferences}
+def _worth(preferences: Sequence[Preference]) -> Units:
+    return {f"{p.a.id} {p.b.id}": {0: [_WORTH[p.winner]]} for p in preferences}
 
 
 COLUMNS = ["axis", "wins (a tie is half)", "flipped by the order", "the longer won", "wins at like length"]

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from helpers.evaluate.bootstrap import Difference, Interval, holm, interval, mean_of_means, paired_difference
+from helpers.evaluate.bootstrap import Difference, Interval, holm, in_both, interval, mean_of_means, paired_difference
 from helpers.evaluate.metrics import METRICS, Row, by_unit
 from helpers.files import write_atomically
 
@@ -142,7 +142,7 @@ def scoreboard(
         totals[arm] = mean_of_means([values for metric, values in units.items() if metric in reliable], draws, seed)
     asked = [(arm, base, metric) for arm, base in comparisons for metric in metrics]
     found = [
-        paired_difference(by_unit(rows, arm, metric), by_unit(rows, base, metric), draws, seed)
+        paired_difference(*in_both(by_unit(rows, arm, metric), by_unit(rows, base, metric)), draws, seed)
         for arm, base, metric in asked
     ]
     corrected = holm([d.p for d in found])

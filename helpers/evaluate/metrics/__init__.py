@@ -102,12 +102,12 @@ def _probe(t: Transcript) -> Scenario:
     )
 
 
-def by_unit(rows: Iterable[Row], arm: str, metric: str) -> dict[str, list[float]]:
-    """unit → this arm's values of `metric`, as `bootstrap` takes them."""
-    units: dict[str, list[float]] = {}
+def by_unit(rows: Iterable[Row], arm: str, metric: str) -> dict[str, dict[int, list[float]]]:
+    """unit → sample → this arm's values of `metric`, as `bootstrap` takes them."""
+    units: dict[str, dict[int, list[float]]] = {}
     for row in rows:
         if row.arm == arm and metric in row.values:
-            units.setdefault(row.unit, []).append(row.values[metric])
+            units.setdefault(row.unit, {}).setdefault(row.sample, []).append(row.values[metric])
     return units
 
 
