@@ -526,23 +526,63 @@ def test_the_scoreboard_sees_the_difference(played):
     assert good["persona"].low > bad["persona"].high and good["fluency"].low > bad["fluency"].high
     assert good["persona"].n == 4 and good["probes"].n == 5
     assert all(c.low <= c.mean <= c.high for cells in board.arms.values() for c in cells.values())
-    assert [c.verdict for c in board.comparisons] == ["better", "better"]
+    assert [(c.metric, c.verdict) for c in board.comparisons] == [
+        *(("total", "better"), ("persona", "better"), ("stops", "better"))
+    ]
     assert json.loads(json.dumps(board.as_json()))["arms"]["good"]["persona"]["mean"] == good["persona"].mean
     assert {len(row) for row in board.table()} == {len(board.columns)} == {3}
     (sentence,) = in_words(board.comparisons)
-    gain = board.comparisons[0].difference
-    assert sentence.startswith(f"good against bad: better in persona consistency ({gain}), stops by herself (+1.00 [")
+    total, persona, _ = (c.difference for c in board.comparisons)
+    better = f"better in total of the reliable ({total}), persona consistency ({persona}), stops by herself ("
+    assert sentence.startswith(f"good against bad: {better}")
+    assert total.mean == pytest.approx(board.totals["good"].mean - board.totals["bad"].mean, abs=2e-6)
 
 
 def test_what_is_not_shown_is_said_so(played):
     _, rows, _ = played
     same = [dataclasses.replace(row, arm="twin") for row in rows if row.arm == "good"]
-    board = scoreboard(
-        [*rows, *same], [("twin", "good"), ("bad", "good")], 200, 0, reliable=("persona",), metrics=("persona",)
-    )
+    board = scoreboard([*rows, *same], [("twin", "good"), ("bad", "good")], 400, 0, reliable=("persona",))
     twin, bad = in_words(board.comparisons)
-    assert twin == "twin against good: no difference shown in persona consistency (+0.00 [+0.00, +0.00])."
-    assert bad.startswith("bad against good: worse in persona consistency (-0.")
+    nothing = "(+0.00 [+0.00, +0.00])"
+    assert twin == (
+        f"twin against good: no difference shown in total of the reliable {nothing}, persona consistency {nothing}, "
+        f"stops by herself {nothing}."
+    )
+    assert bad.startswith("bad against good: worse in total of the reliable (-0.")
+
+
+def test_an_arm_may_be_compared_on_every_reliable_metric_and_p_is_corrected_over_all(played):
+    _, rows, _ = played
+    same = [dataclasses.replace(row, arm="routed") for row in rows if row.arm == "good"]
+    reliable = ("persona", "fluency", "emotion", "drift", "stops")  # nobody has a value of drift: the talks are short
+    pairs = [("good", "bad"), ("routed", "good")]
+    board = scoreboard([*rows, *same], pairs, 400, 0, reliable, in_full=["routed"])
+    found = {(c.arm, c.metric): c for c in board.comparisons}
+    assert [metric for arm, metric in found if arm == "routed"] == ["total", "persona", "emotion", "fluency", "stops"]
+    assert [metric for arm, metric in found if arm == "good"] == ["total", "persona", "stops"]
+    assert found["good", "persona"].p_holm == pytest.approx(8 * found["good", "persona"].difference.p)
+    assert found["routed", "total"].verdict == "no difference shown"
+    table = board.comparison_table()
+    assert [row[0] for row in table] == ["good − bad", "", "", "routed − good", "", "", "", ""]
+    assert [row[1] for row in table][3:6] == [
+        "total of the reliable",
+        "persona consistency",
+        "emotional expressiveness",
+    ]
+
+
+def test_the_totals_difference_is_of_the_same_talks():
+    """Metrics with other scenarios each: the total draws the same for all of them and for both arms."""
+    rows = []
+    for arm, gain in (("base", 0.0), ("lora", 0.1)):
+        for unit in range(10):
+            for sample in range(3):
+                values = {"persona": 0.05 * unit + 0.1 * sample + gain, "stops": 1.0}
+                values |= {"memory": 0.3 + 0.04 * unit + 2 * gain} if unit < 4 else {}
+                rows.append(metrics.Row(arm, f"s{unit}", sample, 0, "うん", values))
+    board = scoreboard(rows, [("lora", "base")], 400, 0, ("persona", "memory", "stops"))
+    total = board.comparisons[0].difference
+    assert (total.mean, total.low, total.high) == pytest.approx((0.1, 0.1, 0.1)) and total.p < 0.01
 
 
 def test_the_report_stands_alone_and_has_every_arm(played, scenarios, tmp_path):

@@ -9,17 +9,28 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from helpers.evaluate.bootstrap import Difference, Interval, holm, in_both, interval, mean_of_means, paired_difference
+from helpers.evaluate.bootstrap import (
+    Difference,
+    Interval,
+    Units,
+    difference_of_means,
+    holm,
+    in_both,
+    interval,
+    mean_of_means,
+)
 from helpers.evaluate.metrics import METRICS, Row, by_unit
 from helpers.files import write_atomically
 
 # A difference smaller than this would not be noticed by a user; set before any result was seen.
 MINIMUM_DIFFERENCE = 0.05
+TOTAL = "total"
+COMPARED = (TOTAL, "persona", "stops")
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """`arm` − `baseline` on one metric; `p_holm` is corrected over all comparisons of the scoreboard."""
+    """`arm` − `baseline` on one metric or on `TOTAL`; `p_holm` is corrected over all comparisons of the scoreboard."""
 
     arm: str
     baseline: str
@@ -53,7 +64,7 @@ class Scoreboard:
 
     def table(self) -> list[list[str]]:
         """One row a metric, the total first: its title, then "mean [low, high]" of each arm, or "–"."""
-        rows = [["total of the reliable", *map(str, self.totals.values())]]
+        rows = [[title_of(TOTAL), *map(str, self.totals.values())]]
         for key, title in self.titles().items():
             rows.append([title, *(str(cells.get(key, "–")) for cells in self.arms.values())])
         return rows
@@ -66,10 +77,14 @@ class Scoreboard:
         return [arm + (f" (failed: {', '.join(self.failed[arm])})" if arm in self.failed else "") for arm in self.arms]
 
     def comparison_table(self) -> list[list[str]]:
-        return [
-            [f"{c.arm} − {c.baseline}", METRICS[c.metric].title, str(c.difference), f"{c.p_holm:.3g}", c.verdict]
-            for c in self.comparisons
-        ]
+        """One row a comparison, as `COMPARISON_COLUMNS` names them; two arms are named in the first of theirs alone."""
+        rows, named = [], set()
+        for c in self.comparisons:
+            pair = f"{c.arm} − {c.baseline}"
+            shown = "" if pair in named else pair
+            rows.append([shown, title_of(c.metric), str(c.difference), f"{c.p_holm:.3g}", c.verdict])
+            named.add(pair)
+        return rows
 
     def as_json(self) -> dict:
         return {
@@ -99,7 +114,7 @@ class Scoreboard:
             if arm not in old["arms"]:
                 rows.append([arm, "", "not played", "played", ""])
                 continue
-            pairs = [("total of the reliable", old["totals"][arm], self.totals[arm])]
+            pairs = [(title_of(TOTAL), old["totals"][arm], self.totals[arm])]
             pairs += [(METRICS[key].title, old["arms"][arm].get(key), cell) for key, cell in cells.items()]
             for title, was, now in pairs:
                 then = Interval(**was) if was else None
@@ -107,6 +122,11 @@ class Scoreboard:
                     change = f"{now.mean - then.mean:+.2f}" if then else ""
                     rows.append([arm, title, str(then or "–"), str(now), change])
         return rows
+
+
+def title_of(metric: str) -> str:
+    """The title of a metric, or of `TOTAL`."""
+    return "total of the reliable" if metric == TOTAL else METRICS[metric].title
 
 
 def before(path: Path) -> Path:
@@ -125,29 +145,39 @@ def scoreboard(
     draws: int,
     seed: int,
     reliable: Collection[str],
-    metrics: Sequence[str] = ("persona", "stops"),
+    in_full: Collection[str] = (),
     failed: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Scoreboard:
     """Intervals for every arm and metric, totals over the metrics of `reliable`, and paired differences of
-    `comparisons` (arm, baseline) on `metrics`. `failed` are the majors of each arm that fails one.
+    `comparisons` (arm, baseline) on `COMPARED`, of an arm of `in_full` on the total and every reliable metric. What has
+    no value in both is not compared. `failed` are the majors of each arm that fails one.
 
     Raises:
         ValueError: no reliable metric has a value for an arm.
     """
-    arms: dict[str, dict[str, Interval]] = {}
-    totals: dict[str, Interval] = {}
+    kept = tuple(key for key in METRICS if key in reliable)
+    units: dict[str, dict[str, Units]] = {}
     for arm in dict.fromkeys(row.arm for row in rows):
-        units = {metric: found for metric in METRICS if (found := by_unit(rows, arm, metric))}
-        arms[arm] = {metric: interval(values, draws, seed) for metric, values in units.items()}
-        totals[arm] = mean_of_means([values for metric, values in units.items() if metric in reliable], draws, seed)
-    asked = [(arm, base, metric) for arm, base in comparisons for metric in metrics]
-    found = [
-        paired_difference(*in_both(by_unit(rows, arm, metric), by_unit(rows, base, metric)), draws, seed)
-        for arm, base, metric in asked
-    ]
-    corrected = holm([d.p for d in found])
-    compared = [Comparison(*a, d, p) for a, d, p in zip(asked, found, corrected, strict=True)]
-    return Scoreboard(arms, totals, tuple(key for key in METRICS if key in reliable), compared, failed or {})
+        units[arm] = {metric: found for metric in METRICS if (found := by_unit(rows, arm, metric))}
+    arms = {arm: {metric: interval(values, draws, seed) for metric, values in of.items()} for arm, of in units.items()}
+    totals = {arm: mean_of_means([of[m] for m in kept if m in of], draws, seed) for arm, of in units.items()}
+    found = {}
+    for arm, base in comparisons:
+        for metric in (TOTAL, *kept) if arm in in_full else COMPARED:
+            if difference := _difference(units[arm], units[base], kept if metric == TOTAL else [metric], draws, seed):
+                found[arm, base, metric] = difference
+    corrected = holm([difference.p for difference in found.values()])
+    compared = [Comparison(*asked, d, p) for (asked, d), p in zip(found.items(), corrected, strict=True)]
+    return Scoreboard(arms, totals, kept, compared, failed or {})
+
+
+def _difference(
+    a: Mapping[str, Units], b: Mapping[str, Units], metrics: Sequence[str], draws: int, seed: int
+) -> Difference | None:
+    """Of the means over `metrics`, on the talks in which both arms have a value; None if there are none."""
+    both = [in_both(a[metric], b[metric]) for metric in metrics if metric in a and metric in b]
+    both = [pair for pair in both if pair[0]]
+    return difference_of_means(*zip(*both, strict=True), draws, seed) if both else None
 
 
 def in_words(comparisons: Sequence[Comparison]) -> list[str]:
@@ -157,7 +187,7 @@ def in_words(comparisons: Sequence[Comparison]) -> list[str]:
         found: dict[str, list[str]] = {}
         for c in comparisons:
             if (c.arm, c.baseline) == (arm, baseline):
-                found.setdefault(c.verdict, []).append(f"{METRICS[c.metric].title} ({c.difference})")
+                found.setdefault(c.verdict, []).append(f"{title_of(c.metric)} ({c.difference})")
         parts = [f"{verdict} in {', '.join(metrics)}" for verdict, metrics in found.items()]
         sentences.append(f"{arm} against {baseline}: {'; '.join(parts)}.")
     return sentences
