@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import re
 
 import numpy as np
 import pytest
@@ -11,19 +10,17 @@ import yaml
 from helpers import persona_rules
 from helpers.conversations import Conversation, Message, read_conversations
 from helpers.data.leakage import nearest, shared_passages
-from helpers.evaluate import bootstrap, metrics, questionnaire, report, validation
+from helpers.evaluate import bootstrap, metrics, questionnaire
 from helpers.evaluate.arms import Arm, Evaluation
-from helpers.evaluate.plots import forest_plot, radar
+from helpers.evaluate.plots import radar
 from helpers.evaluate.scenarios import KINDS, Scenario, leaks, read_scenarios, stratified
-from helpers.evaluate.scoreboard import before, in_words, markdown_table, scoreboard
+from helpers.evaluate.scoreboard import before, in_words, scoreboard
 from helpers.evaluate.simulated_user import SimulatedUser
-from helpers.figures import save
 from helpers.japanese import bare
 from helpers.persona import load_persona, system_prompt
 from helpers.persona_rules import Situation, check
 from helpers.replies import Reply
 from helpers.settings import ROOT
-from helpers.share import Share
 
 SCENARIOS = ROOT / "data" / "scenarios" / "sakura"
 
@@ -585,27 +582,6 @@ def test_the_totals_difference_is_of_the_same_talks():
     assert (total.mean, total.low, total.high) == pytest.approx((0.1, 0.1, 0.1)) and total.p < 0.01
 
 
-def test_the_report_stands_alone_and_has_every_arm(played, scenarios, tmp_path):
-    transcripts, rows, board = played
-    save(forest_plot(board), tmp_path / "scoreboard.png")
-    save(radar(board), tmp_path / "radar.png")
-    share = Share(9, 10)
-    found = {"persona": validation.Validation("persona", share, share, share, ("persona-01",))}
-    facts = ["profile smoke"]
-    report.write_report(tmp_path, "A <b>title</b>", facts, board, rows, transcripts, scenarios[:4], [], found)
-    page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    text = (tmp_path / "REPORT.md").read_text(encoding="utf-8")
-    assert not re.search(r"(?:src|href)=\"(?!data:)|https?://|@import|url\(", page)
-    assert "&lt;b&gt;" in page and "No answers yet" in page and page.count("data:image/png;base64,") == 2
-    assert "Nothing has changed" in page and "Nothing has changed" in text
-    for arm in transcripts:
-        assert f"<td>{arm}</td>" in page and f"| {arm} |" in text
-    assert "90% [60%, 98%]" in page and "90% [60%, 98%]" in text
-    worst = report.worst_replies(rows, scenarios)
-    assert worst[0][0] == "bad" and "assistant_voice" in worst[0][-1]
-    assert [float(r[5]) for r in worst] == sorted(float(r[5]) for r in worst)
-
-
 def test_what_changed_since_the_scoreboard_before_is_told(played, tmp_path):
     _, rows, board = played
     file, reliable = tmp_path / "scoreboard.json", ("persona", "fluency", "stops")
@@ -632,10 +608,6 @@ def test_the_radar_has_a_line_an_arm_and_an_axis_a_reliable_metric(played):
     (ax,) = radar(board).axes
     assert [line.get_label() for line in ax.get_lines()] == ["good", "bad"]
     assert len(ax.get_xticklabels()) == 3
-
-
-def test_markdown_cells_cannot_break_the_table():
-    assert markdown_table(["a"], [["x|y\nz"]]).splitlines()[-1] == "| x\\|y z |"
 
 
 # --- questionnaire

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from stress_server import DummyServer
 
-from helpers.evaluate import calibration, pairwise
+from helpers.evaluate import calibration, marks, pairwise
 from helpers.evaluate.judge import Judge, JudgeStopped, Preference, Talk, Verdict, mark_schema, pair_schema, talk_of
 from helpers.evaluate.questionnaire import QUESTIONS, Sample
 from helpers.evaluate.rubrics import FOLDER, read_rubric
@@ -273,6 +273,20 @@ def test_a_taste_for_length_shows():
     assert found.wins.mean == 0.75 and found.matched.mean == 0.5 and found.matched.n == 10
     assert (found.longer.right, found.longer.n) == (10, 10) and found.flips.right == 0
     assert len(pairwise.table([found])[0]) == len(pairwise.COLUMNS)
+
+
+def test_marks_are_means_by_axis_and_arm_and_go_into_a_record():
+    axis = next(axis for axis in AXES if axis.key == "overall")
+    other = next(axis for axis in AXES if axis.key != "overall")
+    whose = {f"{arm}{n}": (arm, f"s{n}") for arm in ("base", "lora") for n in range(4)}
+    found = {(t, "overall"): Verdict({}, 1.0, 2 + int(t[-1]) % 2 + (t[0] == "l")) for t in whose}
+    means = marks.means(found, whose, [axis, other], 200, 0)
+    assert {arm: (m.mean, m.n) for arm, m in means["overall"].items()} == {"base": (2.5, 4), "lora": (3.5, 4)}
+    (row, empty) = marks.table(means, [axis, other], ["base", "lora", "dpo"])
+    assert row == [axis.title, str(means["overall"]["base"]), str(means["overall"]["lora"]), "–"]
+    assert empty[1:] == ["–", "–", "–"]
+    record = json.loads(json.dumps(marks.as_json(means)))
+    assert record["overall"]["lora"]["mean"] == 3.5 and record[other.key] == {}
 
 
 # --- calibration

@@ -177,6 +177,18 @@ def by_kind(exposures: Sequence[Exposure]) -> dict[tuple[str, int], list[float]]
     return dict(found)
 
 
+COLUMNS = ["state", "times in the lessons", "numbers", "exposure, mean", "lowest", "highest", "at most"]
+
+
+def table(exposures: Sequence[Exposure]) -> list[list[str]]:
+    """One row a kind, in bits, as `COLUMNS` names them."""
+    most = math.log2(max(exposure.candidates for exposure in exposures))
+    return [
+        [state, str(n), str(len(bits)), *(f"{b:.1f}" for b in (sum(bits) / len(bits), min(bits), max(bits), most))]
+        for (state, n), bits in by_kind(exposures).items()
+    ]
+
+
 def exposure_figure(exposures: Sequence[Exposure]):
     """Exposure by repetitions: a dot a canary (a cross if she tells it), a line through the means, dotted lines for
     chance. Returns the figure."""

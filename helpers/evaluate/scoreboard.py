@@ -1,6 +1,6 @@
 """The scoreboard: arm × metric, each a mean with its interval, their total, and paired differences.
 
-In: rows from `metrics.score`, and which metrics can be relied on. Out: a `Scoreboard`, as JSON, Markdown and table
+In: rows from `metrics.score`, and which metrics can be relied on. Out: a `Scoreboard`, as JSON and table
 rows, and what changed since the one before. The total is the mean over the reliable metrics, each weighing the same.
 """
 
@@ -191,9 +191,3 @@ def in_words(comparisons: Sequence[Comparison]) -> list[str]:
         parts = [f"{verdict} in {', '.join(metrics)}" for verdict, metrics in found.items()]
         sentences.append(f"{arm} against {baseline}: {'; '.join(parts)}.")
     return sentences
-
-
-def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in GitHub's Markdown; `|` and line breaks in cells are made harmless."""
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(str(c).replace("|", "\\|").replace("\n", " ") for c in r) + " |" for r in lines)
