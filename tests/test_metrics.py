@@ -87,6 +87,19 @@ def test_emotion_prefers_the_reply_that_feels_with_him(tools, call, better, wors
     assert good > bad
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("うん😊", "yorokobi"), ("うん💕", "suki"), ("うん😤", "ikari"), ("うん😢", "aware"), ("うん😳", "haji")],
+)
+def test_the_lexicon_reads_emoji(text, shown):
+    assert shown in emotion.emotions(text) and emotion.emotions("うん☕") == emotion.emotions("うん") == set()
+
+
+def test_an_emoji_answers_a_call_and_another_does_not():
+    assert emotion.answers("見たよ😊", "joy") == 1 and emotion.answers("見たよ😢", "joy") == 0.5
+    assert emotion.answers("見たよ😢", "comfort") == 1 and emotion.answers("見たよ☕", "comfort") == 0.5
+
+
 def test_running_on_earns_no_emotion(tools):
     flat = "資料は明日提出。" * 20
     long, short = (talk(["ねえ"], [text], calls_for="affection") for text in (flat + "大好き！うれしいよ😊", flat))

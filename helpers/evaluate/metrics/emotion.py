@@ -1,8 +1,8 @@
 """Emotional expressiveness: whether the reply to the last turn shows what the situation calls for.
 
 In: the reply to the last turn, what it calls for. Out: mostly whether an emotion (or act of speech) that is called
-for is there and none against it, by ML-Ask's lexicon and set phrases or by a model; for the rest how much the reply is
-like those that were preferred.
+for is there and none against it, by ML-Ask's lexicon (words and, since its version 0.5, emoji) and set phrases or by a
+model; for the rest how much the reply is like those that were preferred.
 Source: Ptaszynski et al., Journal of Open Research Software, 2017, doi 10.5334/jors.149.
 """
 
