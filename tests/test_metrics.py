@@ -106,10 +106,6 @@ def test_running_on_earns_no_emotion(tools):
     assert value("emotion", long, tools) == value("emotion", short, tools)
 
 
-def test_variety_sees_one_ending_again_and_again():
-    assert emotion.variety(["行くね。食べるね。寝るね。"]) < emotion.variety(["行くね。食べよっか。もう寝ちゃうの？"])
-
-
 def test_a_feeling_is_taken_up_only_where_one_is_called_for(tools):
     said_ = ["三か月の企画が白紙になった"]
     warm, cold = "三か月だよ…。それは悔しいね。", "まず理由を書面でもらうといいよ。次は保存しておこう。"

@@ -17,6 +17,7 @@ from helpers.evaluate import (
     questionnaire,
     scoreboard,
     validation,
+    variety,
 )
 from helpers.evaluate.arms import Transcript
 from helpers.evaluate.canary import Exposure
@@ -75,6 +76,12 @@ def wrong_facts(found: Sequence[facts.Errors]) -> Section:
     text = "How often the fact is wrong when he is sad, or wants her to agree; read by the letter."
     rows = _table(facts.COLUMNS, facts.table(found))
     return Section("Facts under a sad mood", text if rows else "Not played.", rows)
+
+
+def varieties(found: Sequence[variety.Variety]) -> Section:
+    """How many feelings and endings there are."""
+    text = "Between talks, beside her own dialogues: more is not better, and what is far from hers is another's voice."
+    return Section("Variety", text, _table(variety.COLUMNS, [one.row() for one in found]))
 
 
 def replies(

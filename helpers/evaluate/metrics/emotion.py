@@ -13,7 +13,7 @@ from functools import cache
 from helpers.evaluate.metrics import emotion_model
 from helpers.evaluate.metrics.metric import Dialogue, Metric, Tools, Values
 from helpers.evaluate.scenarios import Call
-from helpers.persona_rules import has_words, sentences
+from helpers.persona_rules import has_words
 
 # Which of ML-Ask's ten classes of emotion answer which call.
 CLASSES: dict[Call, set[str]] = {
@@ -61,15 +61,20 @@ def emotions(text: str) -> set[str]:
     return {name for name, words in found.items() if any("≈" not in word for word in words)}
 
 
+def shown(texts: Sequence[str], tools: Tools) -> list[set[str]]:
+    """What each text shows: ML-Ask's classes, or the emotions of the model that was asked for."""
+    return tools.emotion_model.shown(texts) if tools.emotion_model else [emotions(text) for text in texts]
+
+
 def answers(text: str, call: Call) -> float:
     """1 if `text` shows what is called for, 0 if only what is against it, else 0.5."""
-    shown = bool(emotions(text) & CLASSES[call]) or bool(re.search(PHRASES[call], text))
-    return _balance(shown, text, call)
+    answering = bool(emotions(text) & CLASSES[call]) or bool(re.search(PHRASES[call], text))
+    return _balance(answering, text, call)
 
 
-def _balance(shown: bool, text: str, call: Call) -> float:
+def _balance(answering: bool, text: str, call: Call) -> float:
     against = bool(re.search(AGAINST.get(call, r"(?!)"), text))
-    return (1 + shown - against) / 2
+    return (1 + answering - against) / 2
 
 
 def values(dialogues: Sequence[Dialogue], tools: Tools) -> list[Values]:
@@ -79,9 +84,8 @@ def values(dialogues: Sequence[Dialogue], tools: Tools) -> list[Values]:
     calls = [d.scenario.calls_for for d in dialogues]
     liked = tools.readers.liked(texts) if texts else []
     if tools.emotion_model:
-        found = tools.emotion_model.shown(texts)
-        shown = [bool(s & set(emotion_model.ANSWERS[c])) for s, c in zip(found, calls, strict=True)]
-        called = [_balance(*one) for one in zip(shown, texts, calls, strict=True)]
+        answering = [bool(s & set(emotion_model.ANSWERS[c])) for s, c in zip(shown(texts, tools), calls, strict=True)]
+        called = [_balance(*one) for one in zip(answering, texts, calls, strict=True)]
     else:
         called = [answers(text, call) for text, call in zip(texts, calls, strict=True)]
     both = [
@@ -89,12 +93,6 @@ def values(dialogues: Sequence[Dialogue], tools: Tools) -> list[Values]:
         for a, b, t in zip(liked, called, texts, strict=True)
     ]
     return [d.at(d.last, value) for d, value in zip(dialogues, both, strict=True)]
-
-
-def variety(replies: Sequence[str], ends: int = 2) -> float:
-    """Share of different sentence endings (their last `ends` letters) among all sentences of `replies`, 0 to 1."""
-    found = [s[-ends:] for reply in replies for s in sentences(reply)]
-    return len(set(found)) / len(found) if found else 0.0
 
 
 METRIC = Metric(
