@@ -638,21 +638,87 @@ def test_wrong_answers_are_refused(tmp_path, question, value):
         questionnaire.save_rating(tmp_path / "r.sqlite", "s", "me", question, value)
 
 
-def test_the_form_saves_each_click_and_goes_on(played, tmp_path):
-    import ipywidgets
+class Filled:
+    """The form in parts, as somebody fills it in."""
 
+    def __init__(self, db, samples):
+        import ipywidgets
+
+        box = questionnaire.form(db, samples)
+        self.name, self.progress, self.shown, *_, self.onward = box.children
+        self.buttons = [line.children[1] for line in box.children if isinstance(line, ipywidgets.VBox)]
+
+    def answer(self, value: int) -> None:
+        for toggle in self.buttons:
+            toggle.value = value
+
+
+@pytest.fixture
+def blinded(played, tmp_path):
     transcripts, _, _ = played
     db = tmp_path / "ratings.sqlite"
-    samples = questionnaire.blind([t for ts in transcripts.values() for t in ts], db, seed=0, per_arm=1)
-    box = questionnaire.form(db, samples)
-    buttons = [line.children[1] for line in box.children if isinstance(line, ipywidgets.VBox)]
-    buttons[0].value = 5
-    assert questionnaire.answers(db, samples[0].id, "me") == {"character": 5}
-    for toggle in buttons[1:]:
-        toggle.value = 3
-    box.children[-1].click()
-    assert box.children[0].value == f"1 / {len(samples)}" and buttons[0].value is None
-    assert questionnaire.answers(db, samples[1].id, "me") == {}
+    return db, questionnaire.blind([t for ts in transcripts.values() for t in ts], db, seed=0, per_arm=2)
+
+
+def given(db) -> dict[str, list[int]]:
+    """rater → values, one after the other."""
+    found: dict[str, list[int]] = {}
+    for rating in questionnaire.load_ratings(db):
+        found.setdefault(rating["rater"], []).append(rating["value"])
+    return found
+
+
+def test_the_form_saves_each_click_and_goes_on(blinded):
+    db, samples = blinded
+    form = Filled(db, samples)
+    form.name.value = " 美緒 "
+    form.buttons[0].value = 5
+    assert given(db) == {"美緒": [5]} and form.progress.value == "0 / 4"
+    form.answer(3)
+    form.onward.click()
+    assert form.progress.value == "1 / 4" and form.buttons[0].value is None
+    assert given(db) == {"美緒": [3] * 5}
+
+
+def test_several_raters_answer_in_one_form_and_each_goes_on_where_he_stopped(blinded):
+    db, samples = blinded
+    form = Filled(db, samples)
+    form.name.value = "a"
+    first = form.shown.value
+    form.answer(2)
+    form.onward.click()
+    second = form.shown.value
+    form.name.value = "b"
+    assert form.progress.value == "0 / 4" and all(toggle.value is None for toggle in form.buttons)
+    for _ in samples:
+        form.answer(4)
+        form.onward.click()
+    assert "すべて終わりました" in form.shown.value and form.onward.disabled
+    form.name.value = "a"
+    assert form.shown.value == second != first and form.progress.value == "1 / 4"
+    assert given(db) == {"a": [2] * 5, "b": [4] * 20}
+    again = Filled(db, samples)
+    again.name.value = "a"
+    assert again.shown.value == second
+
+
+def test_nobody_answers_without_a_name(blinded):
+    db, samples = blinded
+    form = Filled(db, samples)
+    assert "お名前" in form.shown.value and form.onward.disabled and all(toggle.disabled for toggle in form.buttons)
+    form.answer(3)
+    form.name.value = "   "
+    form.answer(4)
+    assert given(db) == {}
+
+
+def test_each_rater_has_an_order_of_his_own(blinded):
+    db, samples = blinded
+    form, seen = Filled(db, samples), set()
+    for n in range(12):
+        form.name.value = f"rater {n}"
+        seen.add(form.shown.value)
+    assert len(seen) > 1 and given(db) == {}
 
 
 def test_dialogues_are_escaped():

@@ -28,6 +28,8 @@ QUESTIONS = {
 }
 SCALE = (1, 2, 3, 4, 5)
 _CLOCK = "%Y-%m-%d %H:%M:%S"  # as SQLite writes it
+_ASK_NAME = "お名前を書いて、Enterを押してください。"
+_THANKS = "すべて終わりました。ありがとうございました。"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS samples (
     id TEXT PRIMARY KEY, arm TEXT NOT NULL, unit TEXT NOT NULL, sample INTEGER NOT NULL);
@@ -148,10 +150,13 @@ def means(ratings: Sequence[dict]) -> list[list[str]]:
     return rows
 
 
-def form(db: Path, samples: Sequence[Sample], rater: str = "me"):
-    """The form as an ipywidgets box: one sample at a time, five questions, each click saved at once."""
+def form(db: Path, samples: Sequence[Sample]):
+    """The form as an ipywidgets box: who answers writes a name, then sees one sample at a time, in an order of his own,
+    with five questions; each click is saved at once. Another name is another rater; a name that was there before goes
+    on where it stopped."""
     import ipywidgets as widgets
 
+    name = widgets.Text(description="お名前", placeholder="仮名でかまいません", continuous_update=False)
     shown, progress = widgets.HTML(), widgets.Label()
     style = {"description_width": "initial", "button_width": "3em"}
     asked = {q: widgets.ToggleButtons(options=SCALE, value=None, style=style) for q in QUESTIONS}
@@ -160,32 +165,37 @@ def form(db: Path, samples: Sequence[Sample], rater: str = "me"):
 
     def show() -> None:
         state["sample"] = None  # Filling the buttons in is no answer.
-        sample = next_sample(db, samples, rater)
+        rater = name.value.strip()
+        ordered = sorted(samples, key=lambda s: sha256_json([rater, s.id]))
+        sample = next_sample(db, ordered, rater) if rater else None
         given = answers(db, sample.id, rater) if sample else {}
         for question, buttons in asked.items():
             buttons.value, buttons.disabled = given.get(question), sample is None
-        done = len(samples) if sample is None else samples.index(sample)
-        shown.value = (
-            dialogue_html(sample.dialogue) if sample else "<p>すべて終わりました。ありがとうございました。</p>"
-        )
-        progress.value = f"{done} / {len(samples)}"
+        onward.disabled = sample is None
+        done = len(ordered) if sample is None else ordered.index(sample)
+        progress.value = f"{done} / {len(ordered)}" if rater else ""
+        if sample:
+            shown.value = dialogue_html(sample.dialogue)
+        else:
+            shown.value = f"<p>{_THANKS if rater else _ASK_NAME}</p>"
         state["sample"] = sample
 
     def saver(question: str):
         def save(change: dict) -> None:
             if state["sample"] is not None and change["new"] is not None:
-                save_rating(db, state["sample"].id, rater, question, change["new"])
+                save_rating(db, state["sample"].id, name.value.strip(), question, change["new"])
 
         return save
 
     for question, buttons in asked.items():
         buttons.observe(saver(question), names="value")
     onward.on_click(lambda _: show())
+    name.observe(lambda _: show(), names="value")
     show()
     lines = [
         widgets.VBox([widgets.Label(f"{text}（1：まったく　5：とても）"), asked[q]]) for q, text in QUESTIONS.items()
     ]
-    return widgets.VBox([progress, shown, *lines, onward])
+    return widgets.VBox([name, progress, shown, *lines, onward])
 
 
 def dialogue_html(dialogue: Iterable[tuple[str, str]]) -> str:
