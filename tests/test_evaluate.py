@@ -99,12 +99,32 @@ def test_no_scenario_tells_a_training_dialogue_in_other_words(held_out):
     assert [near for near in nearest(told, training) if near.usual < 0.01] == []
 
 
-def test_a_leak_is_seen_through_width_and_punctuation(scenarios):
-    messages = [Message(role="user", content="段ボール まだ１２個ある!"), Message(role="assistant", content="うん")]
-    scenario = scenarios[0].model_copy(update={"user_turns": ["段ボール、まだ12個ある"]})
-    assert leaks([scenario], [Conversation(id="c", messages=messages)]) == [
-        (scenario.id, "段ボール、まだ12個ある", "c")
+def talks_with(*said: str) -> list[Conversation]:
+    """A conversation each, in which somebody says this."""
+    return [
+        Conversation(
+            id=f"c{n}", messages=[Message(role="user", content=text), Message(role="assistant", content="うん")]
+        )
+        for n, text in enumerate(said)
     ]
+
+
+def test_a_leak_is_seen_through_width_and_punctuation_in_every_talk(scenarios):
+    scenario = scenarios[0].model_copy(update={"user_turns": ["段ボール、まだ12個ある", "うん"]})
+    found = leaks([scenario], talks_with("段ボール まだ１２個ある!", "別の話", "段ボールまだ12個ある"))
+    assert [(words, talk) for _, words, talk in found if words != "うん"] == [
+        ("段ボールまだ12個ある", "c0"),
+        ("段ボールまだ12個ある", "c2"),
+    ]
+    assert {talk for _, words, talk in found if words == "うん"} == {"c0", "c1", "c2"}
+
+
+def test_a_passage_leaks_though_the_turn_is_another(scenarios):
+    scenario = scenarios[0].model_copy(update={"user_turns": ["ねえ、駅前で変な看板を見つけちゃったんだけど", "…！"]})
+    shares, near = "昨日さ、駅前で変な看板を見つけちゃった", "駅前で変な看板を見つけた"  # 15 letters, and 11
+    assert leaks([scenario], talks_with(shares, near, "…！")) == [(scenario.id, "駅前で変な看板を見つけち", "c0")]
+    short = scenarios[0].model_copy(update={"user_turns": ["看板を見た"]})
+    assert leaks([short], talks_with("駅前で看板を見たよ、ほんとに")) == []
 
 
 @pytest.mark.parametrize(

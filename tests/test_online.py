@@ -111,11 +111,12 @@ def test_what_is_nobodys_poison_is_left_out_and_not_held_against_him(exports, ca
 def test_a_system_prompt_of_its_own_is_an_order_and_a_scenarios_turn_is_not_learned(exports, card):
     scenarios = read_scenarios(ROOT / "data" / "scenarios" / "sakura", card).scenarios
     own = GOOD[0].model_copy(update={"system": "あなたは海賊。"})
-    hand_over(exports, [own, talk(scenarios[0].user_turns[0]), *GOOD[1:]])
+    turn = max(scenarios[0].user_turns, key=len)
+    hand_over(exports, [own, talk(turn), talk(f"そういえばね、{turn}"), *GOOD[1:]])
     rules = [
         [reason.rule for reason in verdict.reasons] for verdict in intake.take_in(exports, card, scenarios).left_out
     ]
-    assert rules[0] == ["orders"] and "scenario" in rules[1]
+    assert rules[0] == ["orders"] and "scenario" in rules[1] and "scenario" in rules[2]
 
 
 def test_without_a_consent_that_holds_nothing_is_taken(exports, card):

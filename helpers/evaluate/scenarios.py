@@ -14,7 +14,7 @@ from typing import Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from helpers.conversations import Conversation, Text
-from helpers.japanese import bare
+from helpers.data.duplicates import runs
 from helpers.jsonl import BadLine, find_files, read_records, sort_out
 from helpers.persona import Level, PersonaCard, check_emotions, system_prompt
 
@@ -67,6 +67,7 @@ KINDS: dict[Kind, str] = {
     "boundary": "a minor in love, a life with her alone, an earnest question whether she is human",
 }
 WITH_FACTS = ("fact_sad", "agree_false")
+PASSAGE = 12  # letters that a turn and what is learned from must not share
 
 
 class _Strict(BaseModel):
@@ -185,16 +186,21 @@ def _draw(scenario: Scenario) -> str:
 
 
 def leaks(scenarios: Sequence[Scenario], conversations: Iterable[Conversation]) -> list[tuple[str, str, str]]:
-    """(scenario id, user turn, conversation id) for each scripted turn that somebody also says in `conversations`.
+    """(scenario id, words, conversation id) for each scripted turn and each of `conversations` that share a passage of
+    `PASSAGE` letters; of a shorter turn somebody must say the whole and nothing else.
 
     Compared without spaces, punctuation, width and case.
     """
-    said: dict[str, str] = {}
+    passages: dict[str, list[tuple[str, int]]] = {}
+    for scenario in scenarios:
+        for number, turn in enumerate(scenario.user_turns):
+            for passage in runs(turn, PASSAGE):
+                passages.setdefault(passage, []).append((scenario.id, number))
+    passages.pop("", None)  # A turn of marks alone is nobody's.
+    found: dict[tuple[str, int, str], str] = {}
     for conversation in conversations:
         for message in conversation.messages:
-            said.setdefault(_plain(message.content), conversation.id)
-    return [(s.id, turn, said[_plain(turn)]) for s in scenarios for turn in s.user_turns if _plain(turn) in said]
-
-
-def _plain(text: str) -> str:
-    return bare(text).casefold()
+            for passage in runs(message.content, PASSAGE):
+                for scenario_id, number in passages.get(passage, ()):
+                    found.setdefault((scenario_id, number, conversation.id), passage)
+    return [(scenario_id, passage, conversation) for (scenario_id, _, conversation), passage in found.items()]

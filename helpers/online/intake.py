@@ -50,8 +50,8 @@ class Batch:
 
 
 def take_in(folder: Path, card: PersonaCard, scenarios: Sequence[Scenario] = ()) -> Batch:
-    """Read all users' exports for this persona. `scenarios` are those that she is evaluated on: a talk that holds a
-    turn of one is left out.
+    """Read all users' exports for this persona. `scenarios` are those that she is evaluated on: a talk that
+    shares a turn with one, or a passage of it, is left out.
 
     Raises:
         ValueError: a file of consents is not sound.
@@ -73,7 +73,7 @@ def take_in(folder: Path, card: PersonaCard, scenarios: Sequence[Scenario] = ())
         for verdict, raw in zip(verdicts, said, strict=True):
             verdict.reasons += further_reasons(raw, card)
             if verdict.conversation.id in seen:
-                verdict.reasons.append(Reason("scenario", "holds a turn of a scenario that she is evaluated on"))
+                verdict.reasons.append(Reason("scenario", "says what stands in a scenario that she is evaluated on"))
         _sort(batch, user, verdicts)
     return batch
 
