@@ -3,7 +3,7 @@
 import pytest
 
 from helpers.serve import endpoint
-from helpers.serve.endpoint import KEY, endpoint_client
+from helpers.serve.endpoint import KEY, client_of, endpoint_client
 
 URL = "http://127.0.0.1:9/v1"
 
@@ -21,6 +21,14 @@ def test_what_is_missing_is_one_sentence(tmp_path, monkeypatch, model, key, reas
     monkeypatch.setenv(KEY, key)
     with pytest.raises(ValueError, match=reason), endpoint_client(URL, model, "tiny", tmp_path):
         pass
+    with pytest.raises(ValueError, match=reason):
+        client_of(URL, model)
+
+
+def test_a_key_that_is_nowhere_is_one_sentence_too(monkeypatch):
+    monkeypatch.delenv(KEY, raising=False)
+    with pytest.raises(ValueError, match=f"{KEY} is not set: it holds the key of {URL}"):
+        client_of(URL, "theirs")
 
 
 @pytest.mark.parametrize(("model", "served"), [(None, "base"), ("another", "another")])

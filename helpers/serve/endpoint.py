@@ -28,15 +28,25 @@ def endpoint_client(
         options: of our own server, as `VLLMServer` takes them.
 
     Raises:
-        ValueError: an endpoint of others without a model's name or a key.
+        ValueError: see `client_of`.
     """
     if endpoint == OWN:
         base = resolve_base_model(model or base_model)
         with VLLMServer(base.path, "judge", logs, **options) as server:
             yield ChatClient(server.base_url, server.api_key, "judge", timeout=600, retries=5), base.sha256
         return
+    yield client_of(endpoint, model), ""
+
+
+def client_of(endpoint: str, model: str | None) -> ChatClient:
+    """A client of somebody's `endpoint`, an address ending in /v1, whose key is in the environment's
+    COMPANION_ENDPOINT_KEY.
+
+    Raises:
+        ValueError: no name of a model there, or no key.
+    """
     if not model:
         raise ValueError(f"Which model at {endpoint}? Give its name there.")
     if not os.environ.get(KEY):
         raise ValueError(f"{KEY} is not set: it holds the key of {endpoint} (any word, if it wants none).")
-    yield ChatClient(endpoint, os.environ[KEY], model, retries=5), ""
+    return ChatClient(endpoint, os.environ[KEY], model, retries=5)
