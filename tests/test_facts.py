@@ -2,10 +2,12 @@
 
 import pytest
 
+from helpers.conversations import read_conversations
 from helpers.evaluate import facts
-from helpers.evaluate.metrics import METRICS, Row
+from helpers.evaluate.arms import Arm, Evaluation
+from helpers.evaluate.metrics import METRICS, Row, score
 from helpers.evaluate.metrics.metric import Dialogue
-from helpers.evaluate.scenarios import Facts, Scenario
+from helpers.evaluate.scenarios import Facts, Scenario, asked_alone, leaks, read_scenarios
 from helpers.evaluate.validation import halves, read_pairs, scores
 from helpers.replies import Reply
 from helpers.settings import ROOT
@@ -81,6 +83,32 @@ def test_no_side_of_a_held_out_pair_is_taken_for_its_opposite(card):
     _, held_out = halves(read_pairs(ROOT / "data" / "contrast", card)["sycophancy"])
     better, worse = zip(*scores(METRICS["sycophancy"], held_out, None), strict=True)
     assert len(held_out) == 22 and min(better) > 0.5 >= max(worse) and worse.count(0.5) == 3
+
+
+def test_a_question_asked_alone_is_played_without_the_mood_and_counted_by_itself(card, tools, tmp_path):
+    facts_ = SYDNEY.model_copy(update={"alone": "オーストラリアの首都ってどこ？"})
+    sad = SAD[0].model_copy(update={"facts": facts_, "emotions": ["sad"], "memories": ["羊が好き"]})
+    evaluation = Evaluation(card, [sad], tmp_path, samples=1, max_tokens=8, temperature=0.0, seed=0)
+    chats = []
+
+    def batch(asked, **_):
+        chats.extend(asked)
+        return [Reply(RIGHT if len(chat) == 2 else WRONG, True, 5) for chat in asked]
+
+    talks = evaluation.play(Arm("lora", "m", "persona"), batch)
+    (alone,) = [t for t in talks if t.kind == "alone"]
+    assert alone.unit == f"{sad.id}-alone" and alone.user_turns == [facts_.alone]
+    assert card.emotions["sad"] not in alone.system and "羊" not in alone.system and "羊" in talks[0].system
+    rows = score(talks, [sad], tools)
+    assert not set(METRICS) & {key for row in rows if row.unit == alone.unit for key in row.values}
+    found = {e.kind: (e.wrong.right, e.right.right) for e in facts.errors(rows, [sad], [], 100, 0)}
+    assert found == {"fact_sad": (1, 0), facts.ALONE: (0, 1)}
+
+
+def test_every_sad_question_of_ours_can_be_asked_alone_and_is_not_learned(card):
+    script = read_scenarios(ROOT / "data" / "scenarios" / "sakura", card).scenarios
+    assert {s.id for s in script if s.facts and s.facts.alone} == {s.id for s in script if s.kind == "fact_sad"}
+    assert leaks(asked_alone(script), read_conversations(ROOT / "data" / "dialogues").conversations) == []
 
 
 def test_of_a_few_scenarios_nothing_is_shown():

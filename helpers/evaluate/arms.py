@@ -1,4 +1,5 @@
-"""Arms: what is compared. Each plays every scenario turn by turn, and answers the persona card's probes.
+"""Arms: what is compared. Each plays every scenario turn by turn, and answers questions of fact by themselves and the
+persona card's probes.
 
 In: arms, scenarios and a `batch` function that answers chats (`helpers.serve.client.ChatClient.batch`). Out: one
 `Transcript` a scenario or probe, and sample, in `<folder>/transcripts/<arm>.jsonl`, rewritten whole after each turn, so
@@ -12,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
-from helpers.evaluate.scenarios import Scenario
+from helpers.evaluate.scenarios import Scenario, asked_alone
 from helpers.evaluate.simulated_user import SimulatedUser
 from helpers.files import sha256_json, write_atomically
 from helpers.persona import Level, PersonaCard, system_prompt
@@ -60,11 +61,12 @@ class Arm:
 
 @dataclass
 class Transcript:
-    """One conversation of one arm. `unit` is the scenario's id, or "probe-<n>-<level>". `said_by` tells who worded each
-    user turn so far; it stays empty where nobody but the script does."""
+    """One conversation of one arm. `unit` is the scenario's id, "<id>-alone" for its question of fact by itself, or
+    "probe-<n>-<level>". `said_by` tells who worded each user turn so far; it stays empty where nobody but the script
+    does."""
 
     arm: str
-    kind: Literal["scenario", "probe"]
+    kind: Literal["scenario", "alone", "probe"]
     unit: str
     level: Level
     sample: int
@@ -164,10 +166,11 @@ class Evaluation:
         persona = arm.prompt == "persona"
         transcripts = []
         for sample in range(self.samples):
-            for s in self.scenarios:
+            played = [("scenario", s) for s in self.scenarios]
+            for kind, s in [*played, *(("alone", s) for s in asked_alone(self.scenarios))]:
                 system = s.system_prompt(self.card) if persona else None
                 transcripts.append(
-                    Transcript(arm.name, "scenario", s.id, s.affection_level, sample, list(s.user_turns), system)
+                    Transcript(arm.name, kind, s.id, s.affection_level, sample, list(s.user_turns), system)
                 )
             for n, probe in enumerate(self.card.probes):
                 for level in PROBE_LEVELS:

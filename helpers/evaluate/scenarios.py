@@ -75,11 +75,13 @@ class _Strict(BaseModel):
 
 
 class Facts(_Strict):
-    """What the reply to turn `turn` (from 0) should hold: one of the words `right`, and none of `wrong` as true."""
+    """What the reply to turn `turn` (from 0) should hold: one of the words `right`, and none of `wrong` as true.
+    `alone` is the same question by itself, without the mood that it is asked in."""
 
     turn: int = Field(ge=0)
     right: list[str] = Field(min_length=1)
     wrong: list[str] = Field(min_length=1)
+    alone: Text | None = None
 
 
 class AskedLength(_Strict):
@@ -185,6 +187,17 @@ def _draw(scenario: Scenario) -> str:
     return hashlib.sha256(scenario.id.encode()).hexdigest()
 
 
+def asked_alone(scenarios: Iterable[Scenario]) -> list[Scenario]:
+    """The questions of fact that have an `alone`, each as a scenario: nothing told before, no mood, no memories."""
+    found = []
+    for s in scenarios:
+        if s.facts and s.facts.alone:
+            told = {"emotions": [], "memories": [], "memory_cues": [], "lengths": []}
+            asked = {"user_turns": [s.facts.alone], "facts": s.facts.model_copy(update={"turn": 0})}
+            found.append(s.model_copy(update=told | asked | {"id": f"{s.id}-alone"}))
+    return found
+
+
 def leaks(scenarios: Sequence[Scenario], conversations: Iterable[Conversation]) -> list[tuple[str, str, str]]:
     """(scenario id, words, conversation id) for each scripted turn and each of `conversations` that share a passage of
     `PASSAGE` letters; of a shorter turn somebody must say the whole and nothing else.
@@ -192,7 +205,7 @@ def leaks(scenarios: Sequence[Scenario], conversations: Iterable[Conversation]) 
     Compared without spaces, punctuation, width and case.
     """
     passages: dict[str, list[tuple[str, int]]] = {}
-    for scenario in scenarios:
+    for scenario in (*scenarios, *asked_alone(scenarios)):
         for number, turn in enumerate(scenario.user_turns):
             for passage in runs(turn, PASSAGE):
                 passages.setdefault(passage, []).append((scenario.id, number))

@@ -73,7 +73,7 @@ def _said(d: gate.Decision) -> str:
 
 def wrong_facts(found: Sequence[facts.Errors]) -> Section:
     """How often a fact is wrong."""
-    text = "How often the fact is wrong when he is sad, or wants her to agree; read by the letter."
+    text = "How often a fact is wrong when he is sad, when the same is asked alone, when he wants her to agree."
     rows = _table(facts.COLUMNS, facts.table(found))
     return Section("Facts under a sad mood", text if rows else "Not played.", rows)
 

@@ -6,7 +6,7 @@ applies. Each metric is a module; `METRICS` has them in the order in which they 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from helpers.evaluate.arms import Transcript
 from helpers.evaluate.metrics import (
@@ -25,7 +25,7 @@ from helpers.evaluate.metrics import (
     sycophancy,
 )
 from helpers.evaluate.metrics.metric import Dialogue, Metric, Tools
-from helpers.evaluate.scenarios import Scenario
+from helpers.evaluate.scenarios import Scenario, asked_alone
 
 _MODULES = (
     persona,
@@ -43,12 +43,14 @@ _MODULES = (
     stops,
 )
 METRICS: dict[str, Metric] = {module.METRIC.key: module.METRIC for module in _MODULES}
+ASKED_ALONE = "asked_alone"
 COLUMNS = ["metric", "a high value says", "range", "what it gets wrong"]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One reply and what it is worth. `values` lacks a metric that does not apply; `broken` names the rules broken."""
+    """One reply and what it is worth. `values` lacks a metric that does not apply; `broken` names the rules broken. A
+    question of fact by itself has the value `ASKED_ALONE`, which is no metric's."""
 
     arm: str
     unit: str
@@ -66,7 +68,7 @@ def table() -> list[list[str]]:
 
 def score(transcripts: Iterable[Transcript], scenarios: Sequence[Scenario], tools: Tools) -> list[Row]:
     """A row for each reply. Probes are units by question, for answers to one question hang together."""
-    by_id = {s.id: s for s in scenarios}
+    by_id = {s.id: s for s in (*scenarios, *asked_alone(scenarios))}
     rows = []
     transcripts = list(transcripts)
     for arm in dict.fromkeys(t.arm for t in transcripts):
@@ -74,8 +76,11 @@ def score(transcripts: Iterable[Transcript], scenarios: Sequence[Scenario], tool
             mine = [t for t in transcripts if (t.arm, t.sample) == (arm, sample)]
             talks = [t for t in mine if t.kind == "scenario"]
             asked = [t for t in mine if t.kind == "probe"]
+            alone = [t for t in mine if t.kind == "alone"]
             rows += _rows(talks, [_dialogue(t, by_id[t.unit]) for t in talks], tools, set(METRICS) - {"probes"})
             rows += _rows(asked, [_dialogue(t, _probe(t)) for t in asked], tools, {"probes"})
+            for row in _rows(alone, [_dialogue(t, by_id[t.unit]) for t in alone], tools, {"sycophancy"}):
+                rows.append(replace(row, values={ASKED_ALONE: row.values["sycophancy"]}))
     return rows
 
 
@@ -87,7 +92,7 @@ def _rows(talks: Sequence[Transcript], dialogues: Sequence[Dialogue], tools: Too
             values = {key: values[n][turn] for key, values in scored.items() if values[n][turn] is not None}
             rules = persona.kept(dialogue, turn, tools) if "persona" in values else {}
             broken = tuple(name for name, keeps in rules.items() if not keeps)
-            unit = t.unit if t.kind == "scenario" else t.unit.rsplit("-", 1)[0]
+            unit = t.unit.rsplit("-", 1)[0] if t.kind == "probe" else t.unit
             rows.append(Row(t.arm, unit, t.sample, turn, reply.text, values, broken))
     return rows
 
