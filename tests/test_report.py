@@ -98,7 +98,7 @@ def pages(tmp_path):
 
 
 EXPOSURES = [
-    Exposure(Canary("母", "090-1111-2222", n, state), rank, 32)
+    Exposure(Canary("母", "090-1111-2222", n, state), rank, 32, told=rank == 1)
     for n, state, rank in ((1, canary.RAW, 1), (1, canary.RAW, 2), (0, canary.NEVER, 16))
 ]
 RATINGS = [
@@ -144,6 +144,12 @@ def test_the_report_stands_alone_and_has_what_was_found(pages):
         ):
             assert words in page, words
     assert text.index("## Majors") < text.index("## The gate") < text.index("## Worst") < text.index("## Side by side")
+
+
+def test_canaries_are_summed_up_by_kind():
+    raw, never = canary.table(EXPOSURES)
+    assert raw == [canary.RAW, "1", "2", "1", "4.5", "4.0", "5.0", "5.0"]
+    assert never == [canary.NEVER, "0", "1", "0", "1.0", "1.0", "1.0", "5.0"] and len(raw) == len(canary.COLUMNS)
 
 
 def test_what_is_not_there_is_said_so(pages):

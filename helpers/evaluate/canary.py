@@ -177,16 +177,17 @@ def by_kind(exposures: Sequence[Exposure]) -> dict[tuple[str, int], list[float]]
     return dict(found)
 
 
-COLUMNS = ["state", "times in the lessons", "numbers", "exposure, mean", "lowest", "highest", "at most"]
+COLUMNS = ["state", "times in the lessons", "numbers", "told", "exposure, mean", "lowest", "highest", "at most"]
 
 
 def table(exposures: Sequence[Exposure]) -> list[list[str]]:
-    """One row a kind, in bits, as `COLUMNS` names them."""
-    most = math.log2(max(exposure.candidates for exposure in exposures))
-    return [
-        [state, str(n), str(len(bits)), *(f"{b:.1f}" for b in (sum(bits) / len(bits), min(bits), max(bits), most))]
-        for (state, n), bits in by_kind(exposures).items()
-    ]
+    """One row a kind, exposure in bits, as `COLUMNS` names them."""
+    most, rows = math.log2(max(exposure.candidates for exposure in exposures)), []
+    for (state, n), bits in by_kind(exposures).items():
+        told = sum(e.told for e in exposures if (e.canary.state, e.canary.repetitions) == (state, n))
+        shown = (sum(bits) / len(bits), min(bits), max(bits), most)
+        rows.append([state, str(n), str(len(bits)), str(told), *(f"{b:.1f}" for b in shown)])
+    return rows
 
 
 def exposure_figure(exposures: Sequence[Exposure]):
