@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ from helpers.serve.key_guard import KeyGuard
 from helpers.serve.leftovers import SHARED, Leftovers
 from helpers.serve.metrics import SAMPLES, ServerMetrics, read_metrics
 from helpers.serve.server import (
+    LOOPBACK,
     Health,
     ServerError,
     VLLMServer,
@@ -187,6 +189,26 @@ def test_a_port_in_use_gives_way_to_a_free_one(server):
     assert port != server.port
     assert str(server.port) in note
     assert str(port) in note
+
+
+def test_a_port_that_another_program_opens_first_gives_way_too(tmp_path):
+    """vLLM binds its port when it starts and opens it when it is ready; in between another may, and then it hangs."""
+    others = []
+
+    class Beaten(DummyServer):
+        def command(self):
+            if others:
+                return super().command()
+            others.append(socket.create_server((LOOPBACK, self.port)))
+            hangs = "import time; print('Starting vLLM server on http://x', flush=True); time.sleep(600)"
+            return [sys.executable, "-c", hangs]
+
+    wished = pick_port(18350)[0]
+    with Beaten(tmp_path, "a", tmp_path, port=wished, startup_timeout=60) as server:
+        assert server.port != wished and f"Port {wished} is in use" in server.port_note
+        assert ChatClient(server.base_url, server.api_key, "a").models() == ["a"]
+    (other,) = others
+    other.close()
 
 
 def test_a_folder_without_a_model_is_one_sentence(tmp_path):

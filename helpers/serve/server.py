@@ -314,6 +314,8 @@ class VLLMServer:
                         f"the end of {self.log_file.name}:\n{self.log_tail()}"
                     )
                 number, stage = stage_of(self._log())
+                if number == len(STAGES) and self._beaten():
+                    raise PortTaken(f"Another program took port {self.port} while the server {self.name!r} started.")
                 if elapsed > self.startup_timeout:
                     raise ServerError(
                         f"The server {self.name!r} did not answer within {self.startup_timeout:.0f} s (stage {number} "
@@ -337,6 +339,10 @@ class VLLMServer:
         except ServerError:
             return False
         return {self.name, *self.adapters} <= served
+
+    def _beaten(self) -> bool:
+        """Whether another program listens on the port, which vLLM had bound: it hangs then."""
+        return not port_is_free(self.port, self.host) and not self._listens()
 
     def _listens(self) -> bool:
         """Whether one of the server's processes listens on the port."""
