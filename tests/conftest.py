@@ -52,4 +52,4 @@ def run_ollama(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tools(card: PersonaCard) -> Tools:
     """What the metrics measure Sakura with."""
-    return Tools(card, teach(*(ROOT / "data" / kind / "sakura" for kind in LEARNED)))
+    return Tools(card, teach(card, *(ROOT / "data" / kind / "sakura" for kind in LEARNED)))

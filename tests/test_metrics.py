@@ -30,6 +30,7 @@ from helpers.evaluate.metrics.metric import Dialogue, Tools, optional_models
 from helpers.evaluate.metrics.readers import LEARNED, teach
 from helpers.evaluate.scenarios import Facts, Scenario
 from helpers.evaluate.validation import Pair, halves, read_pairs, reliable, validate
+from helpers.persona import load_persona
 from helpers.replies import Reply
 from helpers.settings import ROOT
 from helpers.share import Share
@@ -337,15 +338,15 @@ def test_the_level_is_read_better_than_by_chance_and_her_voice_is_hers(tools):
     assert tools.readers.voice.hers(unseen).max() < 0.5 < np.median(tools.readers.voice.hers(tools.readers.unseen))
 
 
-def test_readers_need_a_pair_that_leaves_a_feeling_aside(tmp_path):
+def test_readers_need_a_pair_that_leaves_a_feeling_aside(card, tmp_path):
     lines = (ROOT / "data" / "preferences" / "sakura" / "subtle.jsonl").read_text(encoding="utf-8").splitlines()
     (tmp_path / "p.jsonl").write_text(next(line for line in lines if '"forgets"' in line), encoding="utf-8")
     with pytest.raises(ValueError, match="ignores_feeling"):
-        teach(ROOT / "data" / "dialogues" / "sakura", tmp_path, ROOT / "data" / "counterfactuals" / "sakura")
+        teach(card, ROOT / "data" / "dialogues" / "sakura", tmp_path, ROOT / "data" / "counterfactuals" / "sakura")
 
 
 def test_another_persona_has_readers_of_his_own():
-    readers = teach(*(ROOT / "data" / kind / "seiji" for kind in LEARNED))
+    readers = teach(load_persona("seiji"), *(ROOT / "data" / kind / "seiji" for kind in LEARNED))
     assert readers.voice.accuracy.replies > 400 and len(readers.unseen) > 40
 
 

@@ -13,16 +13,21 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from helpers import figures
+from helpers.base_model import BaseModel
 from helpers.conversations import Conversation, Message
 from helpers.data.anonymise import anonymise_conversation
 from helpers.generation import reply
 from helpers.persona import PersonaCard
-from helpers.supervision import supervise
+from helpers.settings import Settings, resolve
+from helpers.supervision import supervise, supervise_all
+from helpers.train import stages
 
 RAW, ANONYMISED, NEVER = "as it was said", "after the anonymiser", "never planted"
 # Log2 of n − the mean of log2 of a rank that is drawn from 1 to n, for large n; and what 5 in 100 such ranks exceed.
@@ -96,6 +101,22 @@ def plant(conversations: Sequence[Conversation], canaries: Sequence[Canary], see
         planted += [anonymise_conversation(talk)[0] if canary.state == ANONYMISED else talk] * canary.repetitions
     random.Random(f"plant:{seed}").shuffle(planted)
     return planted
+
+
+def teach(
+    base: BaseModel, adapter: Path, card: PersonaCard, planted: Sequence[Conversation], cfg: Settings
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A copy of `adapter` on its base, taught the lessons with the canaries: twice, and at 03's own learning rate, the
+    worst case. `cfg` gives profile and seed. Nothing is left on disk."""
+    tokenizer = base.load_tokenizer()
+    lessons = supervise_all(tokenizer, planted, card)
+    given = {"profile": cfg.profile, "epochs": 2, "max_steps": -1, "patience": 0, "save_steps": 1000, "seed": cfg.seed}
+    training = resolve("03_lora", given)
+    training.stage_learning_rate = training.learning_rate
+    policy = stages.with_adapter(None, base, adapter, training)
+    with TemporaryDirectory() as folder:
+        stages.teach(policy, tokenizer, lessons, lessons[:1], training, Path(folder))
+    return policy, tokenizer
 
 
 def expose(

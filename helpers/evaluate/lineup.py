@@ -7,16 +7,17 @@ out, with the reason; only the stages whose arms are asked for need to be finish
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from helpers.base_model import BaseModel
 from helpers.evaluate.arms import Arm
 from helpers.files import sha256_json
 from helpers.persona import Level
 from helpers.records import Artifacts, Stage, artifact_sha256
-from helpers.safety.crisis import recognise
-from helpers.serve.router import Router
 from helpers.serve.trained import learned_on_line
 from helpers.settings import BadValue
+
+if TYPE_CHECKING:  # the command line wants the names of the arms alone, and should not load transformers for them
+    from helpers.base_model import BaseModel
 
 ARMS = {
     "base_bare": "the base model, which gets the user's turns alone",
@@ -48,6 +49,11 @@ class Lineup:
     origin: str | None = None
     left_out: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def adapters(self) -> dict[str, Path]:
+        """The adapters that the base's server holds, by name."""
+        return self.servers[BASE][1] if BASE in self.servers else {}
+
     def on(self, server: str) -> list[Arm]:
         """The arms that `server` answers for."""
         return [arm for arm in self.arms if arm.model in {server, *self.servers[server][1]}]
@@ -77,7 +83,7 @@ class Lineup:
         return [[a.name, ARMS[a.name], a.prompt, a.weights[:12]] for a in self.arms]
 
 
-def line_up(names: Sequence[str], base: BaseModel, stage: Stage) -> Lineup:
+def line_up(names: Sequence[str], base: "BaseModel", stage: Stage) -> Lineup:
     """The arms of `names`, in the order of `ARMS`; what they build on becomes part of the record of `stage`.
 
     Raises:
@@ -116,7 +122,7 @@ class _NotThere(Exception):
     """The run has no such weights."""
 
 
-def _add(found: Lineup, name: str, base: BaseModel, artifacts: Callable[[str], Artifacts], run: Path) -> None:
+def _add(found: Lineup, name: str, base: "BaseModel", artifacts: Callable[[str], Artifacts], run: Path) -> None:
     if name in ("base_bare", "base_persona"):
         _adapters(found, base)
         found.arms.append(Arm(name, BASE, name.removeprefix("base_"), base.sha256))
@@ -151,10 +157,13 @@ def _merged_from(export: Artifacts) -> str:
     return next(arm for arm, trained in _ADAPTERS.items() if trained == stage)
 
 
-def _routed(found: Lineup, base: BaseModel, lora: Artifacts) -> None:
+def _routed(found: Lineup, base: "BaseModel", lora: Artifacts) -> None:
     experts = {scene: lora / folder for scene, folder in lora.record["metrics"].get("experts", {}).items()}
     if not experts:
         raise _NotThere("03_lora trained no experts; its parameter is expert_rows.")
+    from helpers.safety.crisis import recognise
+    from helpers.serve.router import Router
+
     router = Router(recognise)
 
     def by_scene(turns: Sequence[str], level: Level) -> str:
@@ -166,12 +175,12 @@ def _routed(found: Lineup, base: BaseModel, lora: Artifacts) -> None:
     found.arms.append(Arm("routed", _ROUTED_FROM, "persona", weights, by_scene))
 
 
-def _adapters(found: Lineup, base: BaseModel) -> dict[str, Path]:
+def _adapters(found: Lineup, base: "BaseModel") -> dict[str, Path]:
     """The adapters beside the base: they are small, one server holds them all."""
     return found.servers.setdefault(BASE, (base.path, {}))[1]
 
 
-def _adapter_arm(found: Lineup, name: str, base: BaseModel, adapter: Path, sha256: str) -> None:
+def _adapter_arm(found: Lineup, name: str, base: "BaseModel", adapter: Path, sha256: str) -> None:
     _adapters(found, base)[name] = adapter
     found.arms.append(Arm(name, name, "persona", sha256))
 

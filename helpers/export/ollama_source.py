@@ -59,11 +59,7 @@ def find_source(model: Path, tokenizer: PreTrainedTokenizerBase, adapter: Path |
     for path in (model, *([adapter] if adapter else [])):
         if not path.exists():
             raise FileNotFoundError(f"There is no {path}: Ollama would take the name for one of its own models.")
-    if model.is_dir():
-        architecture, context_length = _look_into(model, tokenizer)
-    else:
-        header = check_header(model, tokenizer)
-        architecture, context_length = header.architecture, header.context_length
+    architecture, context_length = _look_at(model, tokenizer)
     if adapter:
         _check_adapter(adapter, architecture)
     return Source(model, context_length, adapter)
@@ -95,13 +91,17 @@ def find_adapter_source(base: Path, tokenizer: PreTrainedTokenizerBase, adapter:
     Raises:
         FileNotFoundError, ValueError: see `find_source` and `adapter_for_ollama`.
     """
-    plain = find_source(base, tokenizer)
-    _check_takes_adapters(_architecture(base, tokenizer))
-    return Source(plain.model, plain.context_length, adapter_for_ollama(adapter, target))
+    architecture, context_length = _look_at(base, tokenizer)
+    _check_takes_adapters(architecture)
+    return Source(base, context_length, adapter_for_ollama(adapter, target))
 
 
-def _architecture(model: Path, tokenizer: PreTrainedTokenizerBase) -> str:
-    return _look_into(model, tokenizer)[0] if model.is_dir() else check_header(model, tokenizer).architecture
+def _look_at(model: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[str, int]:
+    """(architecture, context length) of a folder or a GGUF file."""
+    if model.is_dir():
+        return _look_into(model, tokenizer)
+    header = check_header(model, tokenizer)
+    return header.architecture, header.context_length
 
 
 def _look_into(folder: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[str, int]:

@@ -209,7 +209,7 @@ def _trial(course: Course, scenarios: Sequence[Scenario], serve: Serve, target: 
         course.card, scenarios, course.folder, cfg.samples, cfg.max_tokens, cfg.temperature, cfg.seed
     )
     models = optional_models(cfg.fluency_model, cfg.emotion_model, course.base.path)
-    tools = Tools(course.card, teach(*(cfg.path(name) for name in LEARNED)), *models)
+    tools = Tools(course.card, teach(course.card, *(cfg.path(name) for name in LEARNED)), *models)
     decisions = course.folder / "decisions"
     return Trial(evaluation, tools, serve, target, course.reliable, cfg.bootstrap_draws, decisions)
 

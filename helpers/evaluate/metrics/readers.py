@@ -20,11 +20,11 @@ from sklearn.naive_bayes import MultinomialNB
 from sklearn.pipeline import Pipeline, make_pipeline
 
 from helpers.conversations import Conversation, read_conversations
-from helpers.data.augmentation import CounterfactualSet, expand_all
+from helpers.data.augmentation import expand_all, read_counterfactuals
 from helpers.evaluate.metrics.letter_model import LetterModel
 from helpers.japanese import japanese_share
 from helpers.jsonl import find_files, read_records, sort_out
-from helpers.persona import LEVELS, Level
+from helpers.persona import LEVELS, Level, PersonaCard
 from helpers.train.preferences import PreferencePair
 
 _OTHERS = len(LEVELS)  # the class of words that are not hers
@@ -32,7 +32,11 @@ _WEIGHT = 3  # how often a rejected reply counts: there are few, and they are ne
 _FOLDS = 5
 _KEPT_BACK = 8  # every so manieth dialogue
 _UNSEEN = 200  # replies
-LEARNED = ("dialogues", "preferences", "counterfactuals")  # what `teach` takes, as settings and data/ name it
+LEARNED = (
+    "dialogues",
+    "preferences",
+    "counterfactuals",
+)  # folders that `teach` takes, as settings name them
 COLD = ("ignores_feeling", "mechanical", "preachy")  # faults of a reply that leaves a feeling aside
 
 
@@ -137,9 +141,9 @@ def read_pairs(folder: Path) -> list[PreferencePair]:
     return pairs
 
 
-def teach(dialogues: Path, preferences: Path, counterfactuals: Path) -> Readers:
-    """Readers taught on folders of dialogues, of preference pairs, and of counterfactual sets, from which the voice
-    learns what a level changes in the answer to the same words.
+def teach(card: PersonaCard, dialogues: Path, preferences: Path, counterfactuals: Path) -> Readers:
+    """Readers taught on folders of the persona's dialogues, preference pairs, and counterfactual sets, from which the
+    voice learns what a level changes in the answer to the same words.
 
     Raises:
         FileNotFoundError: a folder holds no such file.
@@ -158,9 +162,5 @@ def teach(dialogues: Path, preferences: Path, counterfactuals: Path) -> Readers:
     read = [c for n, c in enumerate(conversations) if n % _KEPT_BACK]
     letters = LetterModel([m.content for c in read for m in c.messages] + [p.chosen for p in pairs])
     replies = tuple(reply for c in unseen for reply in c.replies)[:_UNSEEN]
-    sets, _ = sort_out(
-        read_records(
-            find_files(counterfactuals, "counterfactual sets"), lambda value, _: CounterfactualSet.model_validate(value)
-        )
-    )
-    return Readers(VoiceReader([*conversations, *expand_all(sets)], pairs), feeling, liked, letters, replies)
+    alternatives = expand_all(read_counterfactuals(counterfactuals, card).sets)
+    return Readers(VoiceReader([*conversations, *alternatives], pairs), feeling, liked, letters, replies)
