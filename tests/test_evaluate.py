@@ -1,7 +1,9 @@
 """The evaluation's own evaluation: rules and metrics point the right way, intervals cover, nothing is asked twice."""
 
 import dataclasses
+import itertools
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -389,20 +391,22 @@ def test_holm():
 
 
 class Fake:
-    """A batch function with two kinds of speaker that counts what it was asked; it can fail at a call."""
+    """Two kinds of speaker; notes what it was asked, by whom, and can fail at a call."""
 
     def __init__(self, good: bool, fail_at: int | None = None):
-        self.good, self.fail_at, self.calls, self.chats, self.asked = good, fail_at, 0, [], []
+        self.good, self.fail_at, self.calls, self.asked = good, fail_at, itertools.count(1), []
 
-    def __call__(self, chats, *, max_tokens, temperature, seed, model):
-        self.calls += 1
-        if self.calls == self.fail_at:
+    @property
+    def chats(self):
+        return [chat for chat, _ in self.asked]
+
+    def __call__(self, messages, *, max_tokens, temperature, seed, model):
+        if next(self.calls) == self.fail_at:
             raise KeyboardInterrupt
-        self.chats += chats
-        self.asked += model
+        self.asked.append((messages, model))
         if self.good:
-            return [Reply(f"「{c[-1]['content'][:12]}」って、ほんとに？びっくりした…", True, 9) for c in chats]
-        return [Reply("アシスタントです。" * 17, False, max_tokens) for _ in chats]
+            return Reply(f"「{messages[-1]['content'][:12]}」って、ほんとに？びっくりした…", True, 9)
+        return Reply("アシスタントです。" * 17, False, max_tokens)
 
 
 @pytest.fixture
@@ -413,7 +417,7 @@ def evaluation(tmp_path, card, scenarios) -> Evaluation:
 def test_an_arm_hears_its_own_replies_and_bare_has_no_system_prompt(evaluation):
     for prompt in ("bare", "persona"):
         fake = Fake(good=True)
-        evaluation.play(Arm(prompt, "m", prompt), fake)
+        evaluation.play([Arm(prompt, "m", prompt)], fake)
         roles = {tuple(m["role"] for m in chat) for chat in fake.chats}
         start = ("system",) if prompt == "persona" else ()
         turns = [("user",), ("user", "assistant", "user"), ("user", "assistant", "user", "assistant", "user")]
@@ -426,34 +430,65 @@ def test_a_routed_arm_asks_another_model_at_each_turn(evaluation):
     def route(turns, level):
         return f"{level}-{len(turns)}"
 
-    fake = Fake(good=True)
-    transcripts = evaluation.play(Arm("routed", "m", "persona", route=route), fake)
-    turns = [len([m for m in chat if m["role"] == "user"]) for chat in fake.chats]
+    fake, plain = Fake(good=True), Fake(good=True)
+    transcripts = evaluation.play([Arm("routed", "m", "persona", route=route)], fake)["routed"]
     levels = {t.user_turns[0]: t.level for t in transcripts if t.kind == "scenario"}
-    for chat, count, name in zip(fake.chats, turns, fake.asked, strict=True):
-        assert name.endswith(f"-{count}") and name.startswith(levels.get(chat[1]["content"], name.split("-")[0]))
-    plain = Fake(good=True)
-    evaluation.play(Arm("plain", "m", "persona"), plain)
-    assert set(plain.asked) == {"m"} and plain.chats == fake.chats
+    for chat, name in fake.asked:
+        turns = sum(m["role"] == "user" for m in chat)
+        assert name.endswith(f"-{turns}") and name.startswith(levels.get(chat[1]["content"], name.split("-")[0]))
+    evaluation.play([Arm("plain", "m", "persona")], plain)
+    assert {name for _, name in plain.asked} == {"m"}
+    assert sorted(map(str, plain.chats)) == sorted(map(str, fake.chats))
+
+
+def test_no_talk_waits_for_another_and_arms_talk_side_by_side(evaluation):
+    """One talk of the first arm is answered only when all others of both arms are at their end."""
+    held = evaluation.scenarios[0].user_turns[0]
+    fake, seen, released = Fake(good=True), [], threading.Event()
+    arms = [Arm("one", "1", "persona"), Arm("two", "2", "persona")]
+    others = 2 * 2 * (4 * 3 + 2 * len(evaluation.card.probes)) - 2 * 3  # less both samples of the held talk
+
+    def ask(messages, *, model, **how):
+        if model == "1" and messages[1]["content"] == held:
+            assert released.wait(60), "it is still waited for"
+        else:
+            seen.append(model)
+            if len(seen) == others:
+                released.set()
+        return fake(messages, model=model, **how)
+
+    played = evaluation.play(arms, ask)
+    assert all(t.complete for talks in played.values() for t in talks) and set(played) == {"one", "two"}
+    assert all(evaluation.load(arm) == played[arm.name] for arm in arms)
+
+
+def test_the_seed_of_a_turn_is_its_own_and_the_same_for_every_arm(evaluation):
+    seeds = {"1": {}, "2": {}}
+
+    def ask(messages, *, seed, model, **_):
+        seeds[model].setdefault(seed, []).append(str(messages))
+        return Reply("うん。", True, 2)
+
+    evaluation.play([Arm("one", "1", "persona"), Arm("two", "2", "persona")], ask)
+    assert seeds["1"] == seeds["2"] and all(len(asked) == 1 for asked in seeds["1"].values())
 
 
 def test_an_interrupted_evaluation_repeats_no_answered_turn(evaluation):
     arm = Arm("base", "m", "persona")
-    first = Fake(good=True, fail_at=3)
+    first = Fake(good=True, fail_at=9)
     with pytest.raises(KeyboardInterrupt):
-        evaluation.play(arm, first)
-    assert not evaluation.complete(arm)
-    second = Fake(good=True)
-    transcripts = evaluation.play(arm, second)
-    asked = [json.dumps(chat) for chat in first.chats + second.chats]
+        evaluation.play([arm], first)
+    assert first.asked and not evaluation.complete(arm)
+    second, third = Fake(good=True), Fake(good=True)
+    played = evaluation.play([arm], second)
+    asked = [str(chat) for chat in first.chats + second.chats]
     conversations = 2 * (4 * 3 + 2 * len(evaluation.card.probes))
-    assert len(asked) == conversations == sum(len(t.replies) for t in transcripts)
-    third = Fake(good=True)
-    assert evaluation.complete(arm) and evaluation.play(arm, third) == transcripts and third.calls == 0
+    assert len(asked) == conversations == sum(len(t.replies) for t in played["base"])
+    assert evaluation.complete(arm) and evaluation.play([arm], third) == played and not third.asked
 
 
 def test_other_weights_or_settings_void_the_transcripts(evaluation):
-    evaluation.play(Arm("lora", "m", "persona", "a"), Fake(good=True))
+    evaluation.play([Arm("lora", "m", "persona", "a")], Fake(good=True))
     assert evaluation.complete(Arm("lora", "m", "persona", "a"))
     assert not evaluation.complete(Arm("lora", "m", "persona", "b"))
 
@@ -462,14 +497,13 @@ class FakeUser:
     """The simulated user's endpoint: answers with a line of its own; it can fail at a call, or give no line."""
 
     def __init__(self, answer: str = "まあね、{n}回目だけど聞いてよ", fail_at: int | None = None):
-        self.answer, self.fail_at, self.calls, self.chats = answer, fail_at, 0, []
+        self.answer, self.fail_at, self.calls, self.chats = answer, fail_at, itertools.count(1), []
 
-    def __call__(self, chats, *, max_tokens, temperature, seed):
-        self.calls += 1
-        if self.calls == self.fail_at:
+    def __call__(self, messages, *, max_tokens, temperature, seed):
+        if next(self.calls) == self.fail_at:
             raise KeyboardInterrupt
-        self.chats += chats
-        return [Reply(self.answer.format(n=len(chat) // 2), True, 9) for chat in chats]
+        self.chats.append(messages)
+        return Reply(self.answer.format(n=len(messages) // 2), True, 9)
 
 
 def with_user(evaluation: Evaluation, user: FakeUser) -> Evaluation:
@@ -478,7 +512,7 @@ def with_user(evaluation: Evaluation, user: FakeUser) -> Evaluation:
 
 def test_a_simulated_user_answers_her_and_leaves_the_turns_that_are_measured(evaluation):
     user, arm = FakeUser(), Arm("base", "m", "persona")
-    played = with_user(evaluation, user).play(arm, Fake(good=True))
+    played = with_user(evaluation, user).play([arm], Fake(good=True))["base"]
     scripts = {s.id: s for s in evaluation.scenarios}
     for t in played:
         if t.kind == "probe":
@@ -488,7 +522,7 @@ def test_a_simulated_user_answers_her_and_leaves_the_turns_that_are_measured(eva
         for n, (turn, by) in enumerate(zip(t.user_turns, t.said_by, strict=True)):
             assert by == ("script" if n in fixed else "simulated")
             assert (turn == scripts[t.unit].user_turns[n]) == (n in fixed)
-    asked = user.chats[0]
+    asked = min(user.chats, key=len)
     assert [m["role"] for m in asked] == ["system", "user", "assistant", "user"]
     assert asked[2]["content"] in {s.user_turns[0] for s in evaluation.scenarios}
     assert "びっくりした" in asked[3]["content"] and "（言うこと：" in asked[3]["content"]
@@ -497,8 +531,8 @@ def test_a_simulated_user_answers_her_and_leaves_the_turns_that_are_measured(eva
 def test_a_simulated_user_is_asked_nothing_twice_and_another_one_voids_the_talk(evaluation):
     arm, first, second = Arm("base", "m", "persona"), FakeUser(fail_at=2), FakeUser()
     with pytest.raises(KeyboardInterrupt):
-        with_user(evaluation, first).play(arm, Fake(good=True))
-    played = with_user(evaluation, second).play(arm, Fake(good=True))
+        with_user(evaluation, first).play([arm], Fake(good=True))
+    played = with_user(evaluation, second).play([arm], Fake(good=True))["base"]
     simulated = sum(by == "simulated" for t in played for by in t.said_by)
     assert len(first.chats) + len(second.chats) == simulated > 0
     assert not evaluation.complete(arm)
@@ -509,25 +543,18 @@ def test_a_simulated_user_is_asked_nothing_twice_and_another_one_voids_the_talk(
 def test_a_useless_line_of_the_simulated_user_leaves_the_script(evaluation, answer):
     her = Fake(good=True)
     if answer == "びっくりした…":
-        her = lambda chats, **_: [Reply(answer, True, 4) for _ in chats]  # noqa: E731
-    played = with_user(evaluation, FakeUser(answer)).play(Arm("base", "m", "persona"), her)
+        her = lambda messages, **_: Reply(answer, True, 4)  # noqa: E731
+    played = with_user(evaluation, FakeUser(answer)).play([Arm("base", "m", "persona")], her)["base"]
     scripts = {s.id: s.user_turns for s in evaluation.scenarios}
     assert all(t.user_turns == scripts[t.unit] for t in played if t.kind == "scenario")
-
-
-def test_a_short_batch_is_refused(evaluation):
-    with pytest.raises(ValueError, match="gave 0 replies to 14 chats"):
-        evaluation.play(Arm("base", "m", "bare"), lambda chats, **_: [])
 
 
 @pytest.fixture(scope="module")
 def played(card, scenarios, tools, tmp_path_factory):
     folder = tmp_path_factory.mktemp("played")
     evaluation = Evaluation(card, scenarios[:4], folder, samples=1, max_tokens=8, temperature=0.7, seed=1)
-    transcripts = {
-        "good": evaluation.play(Arm("good", "m", "persona"), Fake(good=True)),
-        "bad": evaluation.play(Arm("bad", "m", "bare"), Fake(good=False)),
-    }
+    transcripts = evaluation.play([Arm("good", "m", "persona")], Fake(good=True))
+    transcripts |= evaluation.play([Arm("bad", "m", "bare")], Fake(good=False))
     rows = metrics.score([t for ts in transcripts.values() for t in ts], evaluation.scenarios, tools)
     return transcripts, rows, scoreboard(rows, [("good", "bad")], 200, 0, reliable=("persona", "fluency", "stops"))
 

@@ -89,13 +89,11 @@ def test_a_question_asked_alone_is_played_without_the_mood_and_counted_by_itself
     facts_ = SYDNEY.model_copy(update={"alone": "オーストラリアの首都ってどこ？"})
     sad = SAD[0].model_copy(update={"facts": facts_, "emotions": ["sad"], "memories": ["羊が好き"]})
     evaluation = Evaluation(card, [sad], tmp_path, samples=1, max_tokens=8, temperature=0.0, seed=0)
-    chats = []
 
-    def batch(asked, **_):
-        chats.extend(asked)
-        return [Reply(RIGHT if len(chat) == 2 else WRONG, True, 5) for chat in asked]
+    def ask(messages, **_):
+        return Reply(RIGHT if len(messages) == 2 else WRONG, True, 5)
 
-    talks = evaluation.play(Arm("lora", "m", "persona"), batch)
+    talks = evaluation.play([Arm("lora", "m", "persona")], ask)["lora"]
     (alone,) = [t for t in talks if t.kind == "alone"]
     assert alone.unit == f"{sad.id}-alone" and alone.user_turns == [facts_.alone]
     assert card.emotions["sad"] not in alone.system and "羊" not in alone.system and "羊" in talks[0].system

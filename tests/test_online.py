@@ -142,12 +142,12 @@ class Serve:
         self.starts += 1
         said = dict(zip(adapters, self.replies, strict=True))
 
-        def batch(chats, *, model, **_):
+        def ask(messages, *, model, **_):
             if self.fail:
                 raise KeyboardInterrupt
-            return [Reply(said[name], True, 5) for name in model]
+            return Reply(said[model], True, 5)
 
-        yield batch
+        yield ask
 
 
 BAD = "1. Hello, how can I help you?"

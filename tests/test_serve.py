@@ -65,6 +65,7 @@ def test_a_reply_that_was_cut_did_not_stop_by_itself(client):
 
 def test_an_adapter_answers_to_its_name(client):
     assert client.reply(user("ね"), model="lora").text == "lora:ね"
+    assert [r.text for r in client.batch([user("a"), user("b")], model="lora")] == ["lora:a", "lora:b"]
 
 
 def test_a_batch_keeps_the_order_and_the_limit(client, server):
@@ -72,13 +73,6 @@ def test_a_batch_keeps_the_order_and_the_limit(client, server):
     assert [r.text for r in replies] == [f"base:{i}" for i in range(12)]
     with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/at_once") as answer:
         assert 2 <= json.load(answer)["most"] <= 3
-
-
-def test_a_batch_asks_one_name_or_another_for_each_chat(client):
-    chats = [user(str(i)) for i in range(3)]
-    assert [r.text for r in client.batch(chats, model="lora")] == ["lora:0", "lora:1", "lora:2"]
-    replies = client.batch(chats, model=["base", "lora", "base"])
-    assert [r.text for r in replies] == ["base:0", "lora:1", "base:2"]
 
 
 def test_no_request_is_sent_on_a_connection_that_the_server_may_be_closing():

@@ -1,17 +1,23 @@
 """Arms: what is compared. Each plays every scenario turn by turn, and answers questions of fact by themselves and the
 persona card's probes.
 
-In: arms, scenarios and a `batch` function that answers chats (`helpers.serve.client.ChatClient.batch`). Out: one
-`Transcript` a scenario or probe, and sample, in `<folder>/transcripts/<arm>.jsonl`, rewritten whole after each turn, so
-that an evaluation which was interrupted repeats no turn that was answered. The user's side is the script, or a model
-that says it in its own words (`simulated_user`).
+In: arms, scenarios and a function that answers a chat (`helpers.serve.client.ChatClient.reply`). Out: one `Transcript`
+a scenario or probe, and sample, in `<folder>/transcripts/<arm>.jsonl`, rewritten whole as replies come, so that an
+evaluation which was interrupted repeats no turn that was answered; one that was killed, those since the last writing.
+The user's side is the script, or a model that says it in its own words (`simulated_user`).
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from threading import Event, Lock
+from time import monotonic
 from typing import Literal, Protocol
+
+from tqdm import tqdm
 
 from helpers.evaluate.scenarios import Scenario, asked_alone
 from helpers.evaluate.simulated_user import SimulatedUser
@@ -20,20 +26,16 @@ from helpers.persona import Level, PersonaCard, system_prompt
 from helpers.replies import Reply
 
 PROBE_LEVELS: tuple[Level, ...] = ("friend", "stranger")
+AT_ONCE = 48  # talks; as many as our server answers at the same time on a CPU
+SAVED_EVERY = 1.0  # seconds, or more seldom
 
 
-class Batch(Protocol):
-    """Answers chats in their order, each by the model that `model` names; `temperature` 0 is greedy."""
+class Ask(Protocol):
+    """Answers a chat, by the model that `model` names; `temperature` 0 is greedy. Called from several threads."""
 
     def __call__(
-        self,
-        chats: Sequence[Sequence[dict[str, str]]],
-        *,
-        max_tokens: int,
-        temperature: float,
-        seed: int,
-        model: Sequence[str],
-    ) -> list[Reply]: ...
+        self, messages: Sequence[dict[str, str]], *, max_tokens: int, temperature: float, seed: int, model: str
+    ) -> Reply: ...
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,12 @@ class Transcript:
 
     @property
     def complete(self) -> bool:
-        return len(self.replies) == len(self.user_turns)
+        return not self.left
+
+    @property
+    def left(self) -> int:
+        """Replies that are missing."""
+        return len(self.user_turns) - len(self.replies)
 
     def chat(self) -> list[dict[str, str]]:
         """What the arm is asked next: the script up to the next user turn, with the arm's own replies between."""
@@ -120,47 +127,58 @@ class Evaluation:
         """Whether `play` would ask nothing."""
         return all(t.complete for t in self.load(arm))
 
-    def play(self, arm: Arm, batch: Batch) -> list[Transcript]:
-        """Ask for all replies that are missing: for each sample and turn one batch over all scenarios and probes.
+    def play(self, arms: Sequence[Arm], ask: Ask) -> dict[str, list[Transcript]]:
+        """Ask for all replies that are missing, of all `arms` side by side: each talk goes on as soon as its own last
+        reply is there, and those with most turns left begin. Returns the transcripts of each arm, by its name.
 
         Raises:
-            ValueError: `batch` did not give one reply for each chat.
+            whatever `ask` raises, once what was answered so far is on disk.
         """
-        transcripts = self.load(arm)
-        turns = max(len(t.user_turns) for t in transcripts)
-        for sample in range(self.samples):
-            for turn in range(turns):
-                due = [t for t in transcripts if t.sample == sample and len(t.replies) == turn and not t.complete]
-                if not due:
-                    continue
-                if self.user and self._word(due, turn, seed=self.seed + 1000 * (sample * turns + turn)):
-                    self._save(arm, transcripts)
-                replies = batch(
-                    [t.chat() for t in due],
-                    max_tokens=self.max_tokens,
-                    temperature=self.temperature,
-                    seed=self.seed + 1000 * (sample * turns + turn),
-                    model=[arm.answering(t.user_turns[: turn + 1], t.level) for t in due],
-                )
-                if len(replies) != len(due):
-                    raise ValueError(f"The arm {arm.name} gave {len(replies)} replies to {len(due)} chats.")
-                for transcript, reply in zip(due, replies, strict=True):
-                    transcript.replies.append(reply)
-                self._save(arm, transcripts)
-        return transcripts
+        lock, stop = Lock(), Event()
+        played = [_Played(arm, self.load(arm), self.file(arm), self._key(arm), lock) for arm in arms]
+        due = [(p, n, talk) for p in played for n, talk in enumerate(p.transcripts) if not talk.complete]
+        due.sort(key=lambda d: d[2].left, reverse=True)
+        bar = tqdm(total=sum(talk.left for *_, talk in due), desc=", ".join(a.name for a in arms), unit="reply")
 
-    def _word(self, due: Sequence[Transcript], turn: int, seed: int) -> bool:
-        """Have the simulated user say the turn where it was not said yet; whether there was one."""
-        scenario = {s.id: s for s in self.scenarios}
-        open_ = [t for t in due if t.kind == "scenario" and len(t.said_by) == turn]
-        free = [t for t in open_ if turn not in scenario[t.unit].fixed_turns]
-        talks = [(scenario[t.unit], t.user_turns[: turn + 1], [r.text for r in t.replies]) for t in free]
-        lines = dict(zip(map(id, free), self.user.lines(talks, self.card, seed) if talks else [], strict=True))
-        for t in open_:
-            line = lines.get(id(t))
-            t.user_turns[turn] = line or t.user_turns[turn]
-            t.said_by.append("simulated" if line else "script")
-        return bool(open_)
+        def to_its_end(mine: _Played, n: int, talk: Transcript) -> None:
+            while not (talk.complete or stop.is_set()):
+                self._turn(mine, talk, ask, self.seed + n + len(mine.transcripts) * len(talk.replies))
+                with lock:
+                    bar.update()
+
+        with bar, ThreadPoolExecutor(AT_ONCE) as pool:
+            futures = [pool.submit(to_its_end, *one) for one in due]
+            try:
+                for future in as_completed(futures):
+                    future.result()
+            finally:
+                stop.set()
+                pool.shutdown(cancel_futures=True)
+                for p in played:
+                    p.save()
+        return {p.arm.name: p.transcripts for p in played}
+
+    def _turn(self, played: "_Played", talk: Transcript, ask: Ask, seed: int) -> None:
+        """The user's next turn, in the words of who plays the user, and her reply."""
+        turn = len(talk.replies)
+        if self.user and talk.kind == "scenario" and len(talk.said_by) == turn:
+            line = self._line(talk, seed)
+            with played.change():
+                talk.user_turns[turn] = line or talk.user_turns[turn]
+                talk.said_by.append("simulated" if line else "script")
+        with played.change():  # one at a time: who answers may be for a model to say
+            model = played.arm.answering(talk.user_turns[: turn + 1], talk.level)
+        sampling = {"max_tokens": self.max_tokens, "temperature": self.temperature, "seed": seed}
+        reply = ask(talk.chat(), model=model, **sampling)
+        with played.change():
+            talk.replies.append(reply)
+
+    def _line(self, talk: Transcript, seed: int) -> str | None:
+        turn = len(talk.replies)
+        scenario = next(s for s in self.scenarios if s.id == talk.unit)
+        if turn in scenario.fixed_turns:
+            return None
+        return self.user.line(scenario, talk.user_turns[: turn + 1], [r.text for r in talk.replies], self.card, seed)
 
     def _fresh(self, arm: Arm) -> list[Transcript]:
         persona = arm.prompt == "persona"
@@ -190,7 +208,27 @@ class Evaluation:
             made_of["user"] = [self.user.model, self.user.temperature, self.user.max_tokens]
         return sha256_json(made_of)[:16]
 
-    def _save(self, arm: Arm, transcripts: Sequence[Transcript]) -> None:
-        key = self._key(arm)
-        lines = (json.dumps({"key": key, **asdict(t)}, ensure_ascii=False) for t in transcripts)
-        write_atomically(self.file(arm), "".join(f"{line}\n" for line in lines))
+
+@dataclass
+class _Played:
+    """The talks of one arm while threads add to them, and their file."""
+
+    arm: Arm
+    transcripts: list[Transcript]
+    file: Path
+    key: str
+    lock: Lock
+    saved: float = 0.0
+
+    @contextmanager
+    def change(self) -> Iterator[None]:
+        """Nobody else changes or writes meanwhile. The file is written now, unless it was a moment ago."""
+        with self.lock:
+            yield
+            if monotonic() - self.saved >= SAVED_EVERY:
+                self.save()
+
+    def save(self) -> None:
+        lines = (json.dumps({"key": self.key, **asdict(t)}, ensure_ascii=False) for t in self.transcripts)
+        write_atomically(self.file, "".join(f"{line}\n" for line in lines))
+        self.saved = monotonic()

@@ -1,6 +1,6 @@
 """The user's side played by a model: what the script says, in words that answer hers.
 
-In: a `batch` function over any OpenAI-compatible endpoint, a scenario, a talk so far. Out: the user's next line. Where
+In: a `reply` function over any OpenAI-compatible endpoint, a scenario, a talk so far. Out: the user's next line. Where
 a metric reads the reply (first and last turn, a question of fact, an asked length) the script stands as it is, and also
 where the model gives no usable line.
 """
@@ -24,31 +24,26 @@ _BEGIN = "（ここから話しはじめます）"
 
 @dataclass(frozen=True)
 class SimulatedUser:
-    """`batch` answers chats in their order (`ChatClient.batch`); `model` names who does, for the log. `temperature` and
+    """`reply` answers a chat (`ChatClient.reply`); `model` names who does, for the log. `temperature` and
     `max_tokens` are for one line. Each arm hears lines that answer its own, so arms differ in what they were told."""
 
-    batch: Callable[..., list[Reply]]
+    reply: Callable[..., Reply]
     model: str
     temperature: float = 0.7
     max_tokens: int = 120
 
-    def lines(
-        self,
-        talks: Sequence[tuple[Scenario, Sequence[str], Sequence[str]]],
-        card: PersonaCard,
-        seed: int,
-    ) -> list[str | None]:
-        """The user's next line of each talk; None where the model gave none that can be used.
+    def line(
+        self, scenario: Scenario, said: Sequence[str], replies: Sequence[str], card: PersonaCard, seed: int
+    ) -> str | None:
+        """The user's next line; None where the model gave none that can be used.
 
         Args:
-            talks: scenario, the user's turns with the script's next one at the end, her replies so far.
+            said: the user's turns so far, with the script's next one at the end.
+            replies: hers so far.
         """
-        chats = [self._chat(*talk, card) for talk in talks]
-        answers = self.batch(chats, max_tokens=self.max_tokens, temperature=self.temperature, seed=seed)
-        return [
-            _usable(answer.text, script=said[-1], her=replies[-1])
-            for answer, (_, said, replies) in zip(answers, talks, strict=True)
-        ]
+        chat = self._chat(scenario, said, replies, card)
+        answer = self.reply(chat, max_tokens=self.max_tokens, temperature=self.temperature, seed=seed)
+        return _usable(answer.text, script=said[-1], her=replies[-1])
 
     def _chat(
         self, scenario: Scenario, said: Sequence[str], replies: Sequence[str], card: PersonaCard

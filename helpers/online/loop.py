@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from helpers import records, settings
 from helpers.base_model import BaseModel, resolve_base_model
 from helpers.conversations import Conversation, read_conversations
-from helpers.evaluate.arms import Batch, Evaluation
+from helpers.evaluate.arms import Ask, Evaluation
 from helpers.evaluate.metrics.metric import Tools, optional_models
 from helpers.evaluate.metrics.readers import LEARNED, teach
 from helpers.evaluate.scenarios import Scenario, read_scenarios, stratified
@@ -218,9 +218,9 @@ def vllm(course: Course) -> Serve:
     """Serves the base with adapters by vLLM, on this machine."""
 
     @contextmanager
-    def serve(adapters: Mapping[str, Path]) -> Iterator[Batch]:
+    def serve(adapters: Mapping[str, Path]) -> Iterator[Ask]:
         sizes = {size: getattr(course.testing, size) for size in _SIZES}
         with VLLMServer(course.base.path, "base", course.folder / "logs", adapters=adapters, **sizes) as server:
-            yield ChatClient(server.base_url, server.api_key, "base").batch
+            yield ChatClient(server.base_url, server.api_key, "base").reply
 
     return serve

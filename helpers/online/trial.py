@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from helpers.evaluate.arms import Arm, Batch, Evaluation
+from helpers.evaluate.arms import Arm, Ask, Evaluation
 from helpers.evaluate.gate import decide
 from helpers.evaluate.majors import find_majors
 from helpers.evaluate.metrics import score
@@ -17,7 +17,7 @@ from helpers.evaluate.metrics.metric import Tools
 from helpers.records import artifact_sha256
 from helpers.train.continual import Verdict
 
-Serve = Callable[[Mapping[str, Path]], AbstractContextManager[Batch]]
+Serve = Callable[[Mapping[str, Path]], AbstractContextManager[Ask]]
 """Serves adapters under names, for as long as the context is open."""
 
 
@@ -49,9 +49,8 @@ class Trial:
         folders = {adapter.parent.name: adapter for adapter in (current, candidate)}
         arms = [Arm(name, name, "persona", artifact_sha256(adapter)) for name, adapter in folders.items()]
         if not all(self.evaluation.complete(arm) for arm in arms):
-            with self.serve(folders) as batch:
-                for arm in arms:
-                    self.evaluation.play(arm, batch)
+            with self.serve(folders) as ask:
+                self.evaluation.play(arms, ask)
         played = [transcript for arm in arms for transcript in self.evaluation.load(arm)]
         decision = decide(
             score(played, self.evaluation.scenarios, self.tools),

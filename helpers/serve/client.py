@@ -153,12 +153,10 @@ class ChatClient:
         temperature: float = 0.7,
         seed: int = 0,
         concurrency: int = 48,
-        model: str | Sequence[str] | None = None,
+        model: str | None = None,
         extra: dict[str, object] | None = None,
     ) -> list[Reply]:
-        """A reply for each chat, in order, at most `concurrency` at a time; chat i is sampled with `seed + i`. `model`
-        is one name for all chats, or one for each."""
-        names = [model] * len(chats) if model is None or isinstance(model, str) else model
+        """A reply for each chat, in order, at most `concurrency` at a time; chat i is sampled with `seed + i`."""
         with ThreadPoolExecutor(concurrency) as pool:
             futures = [
                 pool.submit(
@@ -167,10 +165,10 @@ class ChatClient:
                     max_tokens=max_tokens,
                     temperature=temperature,
                     seed=seed + i,
-                    model=name,
+                    model=model,
                     extra=extra,
                 )
-                for i, (chat, name) in enumerate(zip(chats, names, strict=True))
+                for i, chat in enumerate(chats)
             ]
             try:
                 return [future.result() for future in futures]
