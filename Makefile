@@ -31,6 +31,7 @@ bench: .venv/.installed
 	$(BIN)/python tests/bench_corpus.py
 	$(BIN)/python tests/bench_generate.py
 	$(BIN)/python tests/bench_quantized.py
+	$(BIN)/python tests/bench_adapters.py
 
 gpu-check: .venv/.installed
 	@$(BIN)/python tests/gpu/check.py

@@ -157,7 +157,7 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
         "contrast": ("data/contrast",) * 3,
         "fluency_model": (None, None, "base"),
         "emotion_model": (None, None, None),
-        "max_scenarios": (4, 21, None),
+        "max_scenarios": (4, 60, None),
         "samples": (1, 1, 4),
         "user_endpoint": (None, None, None),
         "user_model": (None, None, None),
