@@ -16,13 +16,14 @@ ROWS = 4
 
 @pytest.fixture
 def trainer_in(tiny, tokenizer):
-    def make(folder, holds: int, after: int = 0, **given):
-        """A trainer on a device that holds `holds` rows at once, from step `after` on."""
+    def make(folder, holds: int, after: int = 0, repeated=(1, 2, 5, 9), **given):
+        """A trainer of rows that are so many words long, on a device that holds `holds` rows at once from step `after`
+        on."""
         cfg = settings.resolve("03_lora", {"profile": "smoke", "max_steps": 4, "patience": 0} | given)
         cfg.hardware = dataclasses.replace(cfg.hardware, dtype=torch.float32)
         torch.manual_seed(0)
         lora = LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
-        rows = [supervise(tokenizer, [CHAT[1], {"role": "assistant", "content": "おかえり" * n}]) for n in (1, 2, 5, 9)]
+        rows = [supervise(tokenizer, [CHAT[1], {"role": "assistant", "content": "おかえり" * n}]) for n in repeated]
         trainer = sft.make_trainer(sft.load_base(tiny, cfg), tokenizer, rows, rows, cfg, folder, lora)
 
         def forward(model, args, kwargs):
@@ -46,6 +47,18 @@ def test_a_retry_in_smaller_micro_batches_teaches_the_same(trainer_in, tmp_path,
     smaller = trainer_in(tmp_path / "smaller", holds=1, after=after)
     assert sft.run(smaller, "cpu", retry=True) == 4
     assert (smaller.args.per_device_train_batch_size, smaller.args.gradient_accumulation_steps) == (1, 4)
+    for name, weight in _trained(smaller).items():
+        torch.testing.assert_close(weight, _trained(whole)[name], rtol=1e-5, atol=1e-6)
+
+
+def test_a_retry_in_the_middle_of_an_epoch_meets_the_rows_that_were_left(trainer_in, tmp_path):
+    """Grouped by length, 40 rows lie in another order for steps of 16 than for steps of 4."""
+    given = {"repeated": [1 + 7 * n % 40 for n in range(40)], "max_steps": 8, "save_steps": 2}
+    whole = trainer_in(tmp_path / "whole", holds=ROWS, **given)
+    sft.run(whole, "cpu")
+    smaller = trainer_in(tmp_path / "smaller", holds=1, after=5, **given)
+    assert sft.run(smaller, "cpu", retry=True) == 8 and smaller.state.epoch < 1
+    assert smaller.args.gradient_accumulation_steps == 4
     for name, weight in _trained(smaller).items():
         torch.testing.assert_close(weight, _trained(whole)[name], rtol=1e-5, atol=1e-6)
 
