@@ -200,6 +200,33 @@ def test_a_loss_that_is_zero_not_a_number_or_flat_stops_the_run():
         guard.on_log(None, state, None, logs={"loss": 2.4})
 
 
+def test_a_real_run_whose_loss_is_no_number_zero_or_flat_is_stopped(stage, tiny, tokenizer, tmp_path):
+    from helpers.train.monitor import TrainingStopped
+
+    def stopped(reason: str, change, steps: int = 4):
+        stage.settings.max_steps, stage.settings.patience = steps, 0
+        trainer = _trainer(stage, tiny, tokenizer, tmp_path / reason)
+        trainer.args.logging_steps = 1
+        change(trainer)
+        with pytest.raises(TrainingStopped, match=reason):
+            sft.run(trainer, "cpu")
+
+    def without_number(trainer):
+        norm = trainer.model.get_base_model().model.norm
+        norm.register_forward_hook(lambda module, given, result: result * math.nan)
+
+    def loss_becomes(function):
+        def change(trainer):
+            loss_of = trainer.compute_loss
+            trainer.compute_loss = lambda *given, **more: function(loss_of(*given, **more))
+
+        return change
+
+    stopped("loss is nan at step 1", without_number)
+    stopped("loss is 0.0 at step 1", loss_becomes(lambda loss: loss * 0))
+    stopped("loss has stood still at 2.5", loss_becomes(lambda loss: loss - loss.detach() + 2.5), steps=6)
+
+
 def test_a_run_whose_weights_do_not_move_is_stopped(stage, tiny, tokenizer, tmp_path):
     from helpers.train.monitor import TrainingStopped
 

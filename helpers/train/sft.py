@@ -106,6 +106,7 @@ def common_arguments(settings: Settings, folder: Path) -> dict[str, object]:
         "save_steps": settings.save_steps,
         "save_total_limit": 2,
         "logging_steps": 0.05,  # of all steps
+        "logging_nan_inf_filter": False,  # a loss that is no number is to be seen, not averaged away
         "ddp_find_unused_parameters": False,
         "disable_tqdm": True,
         "report_to": [],
