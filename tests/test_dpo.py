@@ -14,6 +14,7 @@ from helpers import settings
 from helpers.data.augmentation import read_counterfactuals
 from helpers.train import dpo, losses, preferences, reference, sft
 from helpers.train.lm_head import direct_lm_head
+from helpers.train.out_of_memory import OutOfMemory
 
 PAIRS = settings.ROOT / "data" / "preferences" / "sakura"
 
@@ -192,6 +193,20 @@ def test_a_cache_cut_off_while_it_is_written_is_never_taken(trainer_with, tmp_pa
             trainer_with()
     assert not list(tmp_path.glob("**/reference/*.safetensors"))
     assert len(trainer_with().train_dataset["ref_chosen_logps"]) == 2
+
+
+def test_memory_that_runs_out_at_the_reference_or_the_held_out_pairs_is_one_sentence(trainer_with, monkeypatch):
+    def burst(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reference, "_ask_reference", burst)
+        with pytest.raises(OutOfMemory, match="^Out of memory while the reference was asked: method dpo .* would fit"):
+            trainer_with()
+    trainer = trainer_with()
+    trainer.model.register_forward_pre_hook(burst)
+    with pytest.raises(OutOfMemory, match="^Out of memory on the held-out pairs: method dpo .* would fit"):
+        dpo.evaluate(trainer, "cpu")
 
 
 @pytest.mark.parametrize("name", losses.LOSSES)

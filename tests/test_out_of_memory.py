@@ -9,7 +9,8 @@ from talks import CHAT
 
 from helpers import settings
 from helpers.supervision import supervise
-from helpers.train import out_of_memory, sft
+from helpers.train import cells, out_of_memory, quantized, sft
+from helpers.train.__main__ import main
 
 ROWS = 4
 
@@ -75,6 +76,41 @@ def test_without_a_retry_one_sentence_says_what_would_fit(trainer_in, tmp_path, 
     before, fitting = sentence.split("These would fit: ")
     assert f"{needed:.1f} GiB is the budget" in before
     assert "batch_size=2, gradient_accumulation=2, max_length=1024" in fitting
+
+
+def _burst(*_, **__):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+def test_the_validation_loss_is_in_that_sentence_too(trainer_in, tmp_path):
+    with pytest.raises(out_of_memory.OutOfMemory, match="^Out of memory in the validation loss: method lora .* would fit"):
+        sft.validation_loss(trainer_in(tmp_path, holds=0), "cpu")
+
+
+@pytest.mark.parametrize(("bits", "held"), [(None, "as float32"), ("nf4", "in 4 bits"), ("int8", "in 8 bits")])
+def test_a_base_that_cannot_be_loaded_is_one_sentence(tiny, monkeypatch, bits, held):
+    cfg = settings.resolve("04_qlora", {"profile": "smoke"})
+    cfg.hardware = dataclasses.replace(cfg.hardware, dtype=torch.float32)
+    quantization = quantized.QUANTIZATIONS[bits](cfg.hardware) if bits else None
+    monkeypatch.setattr(sft.AutoModelForCausalLM, "from_pretrained", _burst)
+    said = rf"^Out of memory while tiny was loaded {held}: its weights take 0\.\d GiB, and there are .*smaller base"
+    with pytest.raises(out_of_memory.OutOfMemory, match=said) as stopped:
+        sft.load_base(tiny, cfg, quantization)
+    assert ("fewer bits" in str(stopped.value)) == (bits != "nf4")
+
+
+def test_a_stage_outside_its_notebook_says_one_sentence_wherever_memory_runs_out(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(settings, "OUTPUTS", tmp_path)
+    monkeypatch.setattr(cells, "run", _burst)
+    assert main(["3", "--profile", "smoke"]) == 1
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert sentence.startswith("Out of memory in 03_lora (there are ") and "lower batch_size" in sentence
+
+
+def test_what_other_programs_hold_of_a_gpu_is_not_at_hand(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (10 * 2**30, 80 * 2**30))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 6 * 2**30)
+    assert out_of_memory.memory_at_hand("cuda") == 16
 
 
 def test_a_single_row_that_does_not_fit_ends_a_retry_too(trainer_in, tmp_path):

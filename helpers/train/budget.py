@@ -156,6 +156,11 @@ def predict(plan: Plan) -> Budget:
     return Budget(plan, {part: highest[part] for part in PARTS})
 
 
+def weights_gib(plan: Plan) -> float:
+    """GiB of the base's weights, held as `plan` holds them."""
+    return _frozen_bytes(plan, count(plan.shape)) / GIB
+
+
 def plan_for(settings: Settings, shape: Shape, targets: Sequence[str], method: str, **given) -> Plan:
     """The plan of a stage's settings, as `helpers.train.sft` and `dpo` will train. `given` overrides fields of `Plan`;
     `context` is `max_length` if it is not given."""
@@ -237,9 +242,10 @@ def check_guide() -> list[tuple[Claim, Budget]]:
 
 
 def memory_at_hand(device: str) -> float:
-    """GiB of the GPU, or of memory that a process on the CPU can still take, this one's included."""
+    """GiB that this process can have: what is free, and what it holds already (on a GPU by PyTorch's allocator)."""
     if device == "cuda":
-        return torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory / GIB
+        free, _ = torch.cuda.mem_get_info()
+        return (free + torch.cuda.memory_reserved()) / GIB
     return (psutil.virtual_memory().available + psutil.Process().memory_info().rss) / GIB
 
 

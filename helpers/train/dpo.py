@@ -23,6 +23,7 @@ from helpers.supervision import supervise
 from helpers.train import ranks
 from helpers.train.lm_head import direct_lm_head
 from helpers.train.losses import dpo_options
+from helpers.train.out_of_memory import explain, explain_one_row, in_one_sentence
 from helpers.train.preferences import PreferencePair, as_preference_dataset
 from helpers.train.preflight import check_pairs, check_tokenizer
 from helpers.train.reference import cache_reference
@@ -53,6 +54,7 @@ def make_trainer(
     Raises:
         BadValue: beta is not above 0.
         PreflightError: the tokenizer would teach the wrong thing.
+        OutOfMemory: the reference's log-probabilities do not fit.
     """
     check_tokenizer(tokenizer)
     arguments = DPOConfig(**common_arguments(settings, folder), **dpo_options(settings))
@@ -69,7 +71,8 @@ def make_trainer(
         for dataset, given in ((trainer.train_dataset, pairs), (trainer.eval_dataset, held_out)):
             check_pairs(tokenizer, dataset, len(given), settings.max_length)
         if settings.reference == "cached":
-            cache_reference(trainer, settings.folder / "reference")
+            with in_one_sentence(lambda: explain(trainer, settings.hardware.device, "while the reference was asked")):
+                cache_reference(trainer, settings.folder / "reference")
     trainer.remove_callback(PrinterCallback)
     return trainer
 
@@ -83,8 +86,12 @@ def _shared_equally(pairs: Sequence[PreferencePair], micro_batch: int) -> Sequen
 
 
 def evaluate(trainer: DPOTrainer, device: str) -> dict[str, float]:
-    """On the held-out pairs: mean reward margin (nats × beta) and share of pairs ranked right (0..1)."""
-    with direct_lm_head(device):
+    """On the held-out pairs: mean reward margin (nats × beta) and share of pairs ranked right (0..1).
+
+    Raises:
+        OutOfMemory: with the budget of training, and what would fit.
+    """
+    with direct_lm_head(device), in_one_sentence(lambda: explain(trainer, device, "on the held-out pairs")):
         result = trainer.evaluate()
     return {"margin": result["eval_rewards/margins"], "accuracy": result["eval_rewards/accuracies"]}
 
@@ -97,17 +104,22 @@ def margins_against_base(
     card: PersonaCard,
     beta: float,
 ) -> list[float]:
-    """Reward margin of each pair if the reference were the raw base, with no adapter on it."""
+    """Reward margin of each pair if the reference were the raw base, with no adapter on it.
+
+    Raises:
+        OutOfMemory: a pair does not fit.
+    """
     training = policy.training
     policy.eval()
     margins = []
-    for pair in pairs:
-        gains = []
-        for text in (pair.chosen, pair.rejected):
-            now = _log_probability(policy, tokenizer, pair, card, text)
-            with policy.disable_adapter():
-                gains.append(now - _log_probability(policy, tokenizer, pair, card, text))
-        margins.append(beta * (gains[0] - gains[1]))
+    with in_one_sentence(lambda: explain_one_row("on the held-out pairs", policy.device.type)):
+        for pair in pairs:
+            gains = []
+            for text in (pair.chosen, pair.rejected):
+                now = _log_probability(policy, tokenizer, pair, card, text)
+                with policy.disable_adapter():
+                    gains.append(now - _log_probability(policy, tokenizer, pair, card, text))
+            margins.append(beta * (gains[0] - gains[1]))
     policy.train(training)
     return margins
 

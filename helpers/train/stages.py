@@ -32,6 +32,7 @@ from helpers.records import artifact_sha256
 from helpers.settings import BadValue, Settings, parameters_of
 from helpers.supervision import Row, supervise_all
 from helpers.train import sft
+from helpers.train.out_of_memory import explain_one_row, in_one_sentence
 
 RECORD = "stage.json"
 UNTRAINED = "base"
@@ -253,11 +254,15 @@ def teach(
     folder: Path,
 ) -> int:
     """Train the adapter of `policy` on `rows` at `settings.stage_learning_rate`, going on from the checkpoints in
-    `folder` if there are some, and leave it in `folder/adapter`. Returns the number of steps."""
+    `folder` if there are some, and leave it in `folder/adapter`. Returns the number of steps.
+
+    Raises:
+        OutOfMemory: as `sft.run`, which `settings.on_out_of_memory` may have try smaller micro-batches.
+    """
     settings = copy.copy(settings)
     settings.learning_rate = settings.stage_learning_rate
     trainer = sft.make_trainer(policy, tokenizer, rows, held_out, settings, folder / "checkpoints", None)
-    sft.run(trainer, settings.hardware.device)
+    sft.run(trainer, settings.hardware.device, retry=settings.on_out_of_memory == "retry")
     save_adapter(policy, folder / "adapter")
     return trainer.state.global_step
 
@@ -292,17 +297,22 @@ def rows_sha256(rows: Sequence[Row]) -> str:
 
 @torch.inference_mode()
 def held_out_loss(model: PeftModel, rows: Sequence[Row], max_length: int) -> float:
-    """Mean loss per learned token over the rows, each cut at `max_length` tokens, in nats."""
+    """Mean loss per learned token over the rows, each cut at `max_length` tokens, in nats.
+
+    Raises:
+        OutOfMemory: a row does not fit.
+    """
     training = model.training
     model.eval()
     total = count = 0
-    for row in rows:
-        ids = torch.tensor([row.input_ids[:max_length]], device=model.device)
-        learned = torch.tensor([i for i, keep in enumerate(row.assistant_masks[:max_length]) if keep and i])
-        learned = learned.to(model.device)
-        logits = model(input_ids=ids, logits_to_keep=learned - 1).logits[0].float()
-        total += float(torch.nn.functional.cross_entropy(logits, ids[0, learned], reduction="sum"))
-        count += len(learned)
+    with in_one_sentence(lambda: explain_one_row("on the held-out dialogues", model.device.type)):
+        for row in rows:
+            ids = torch.tensor([row.input_ids[:max_length]], device=model.device)
+            learned = torch.tensor([i for i, keep in enumerate(row.assistant_masks[:max_length]) if keep and i])
+            learned = learned.to(model.device)
+            logits = model(input_ids=ids, logits_to_keep=learned - 1).logits[0].float()
+            total += float(torch.nn.functional.cross_entropy(logits, ids[0, learned], reduction="sum"))
+            count += len(learned)
     model.train(training)
     return total / count
 
