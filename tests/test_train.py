@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from helpers import records, settings
 from helpers.families import stop_token_ids
 from helpers.supervision import supervise
-from helpers.train import checkpoints, preferences, preflight, quantized, sft
+from helpers.train import checkpoints, preferences, preflight, quantized, sft, stages
 from helpers.train.lm_head import DirectLogProb, direct_lm_head
 
 PAIRS = settings.ROOT / "data" / "preferences" / "sakura"
@@ -175,6 +175,77 @@ def test_trl_with_the_direct_head_gives_the_models_own_loss(stage, tiny, tokeniz
         total += float(model(input_ids=ids, labels=labels).loss) * n
         count += n
     assert ours == pytest.approx(total / count, rel=1e-4)
+
+
+# Every parameter of the stages that train is in one of the two, with a value that it does not have at `smoke`.
+OTHER_WEIGHTS = {
+    "03_lora": {"method": "full", "max_rows": 7, "packing": True},
+    "04_qlora": {"quantization": "int8", "packing": True},
+    "05_dpo": {
+        "preferences": "data/preferences/seiji",
+        "counterfactuals": "data/counterfactuals/seiji",
+        "max_pairs": 23,
+        "length_pairs": 0,
+        "preference_loss": "smoothed",
+        "beta": 0.3,
+        "reference": "adapter",  # asked in each step, it has dropout
+        "sft_weight": 0.5,
+    },
+}
+OTHER_ADAPTER = {"lora_variant": "dora", "lora_r": 2, "lora_alpha": 3, "lora_dropout": 0.1, "optimizer": "adamw"}
+for _stage in OTHER_WEIGHTS:
+    OTHER_WEIGHTS[_stage] |= {} if _stage == "05_dpo" else OTHER_ADAPTER
+    OTHER_WEIGHTS[_stage] |= {"seed": 1, "learning_rate": 0.5, "epochs": 9, "max_steps": 99, "patience": 5}
+    OTHER_WEIGHTS[_stage] |= {"max_length": 999, "batch_size": 8, "gradient_accumulation": 3, "save_steps": 7}
+SAME_WEIGHTS = {
+    "run_name": "other",
+    "base_model": "elsewhere",
+    "persona": "seiji",
+    "max_new_tokens": 5,
+    "on_out_of_memory": "retry",
+    "launch": "ddp",
+    "processes": 2,
+    "general_dialogues": "data/users",
+    "user_dialogues": "data/dialogues",
+    "stage_rows": 3,
+    "stage_learning_rate": 0.5,
+    "replay": 0.9,
+    "expert_rows": 0,
+}
+
+
+@pytest.mark.parametrize("name", OTHER_WEIGHTS)
+def test_checkpoints_outlive_a_change_that_cannot_change_the_weights_and_no_other(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(settings, "OUTPUTS", tmp_path)
+    stage, known = records.start(settings.resolve(name, {"profile": "smoke"})), settings.parameters_of(name)
+    own, before = vars(stage.settings).copy(), checkpoints.checkpoint_folder(stage)
+
+    def folder(**given):
+        stage.settings = settings.Settings(**(own | given))
+        return checkpoints.checkpoint_folder(stage)
+
+    same = {parameter: value for parameter, value in SAME_WEIGHTS.items() if parameter in known}
+    assert {*same, *OTHER_WEIGHTS[name]} == set(known) and not same.keys() & OTHER_WEIGHTS[name].keys()
+    for parameter, value in (same | OTHER_WEIGHTS[name]).items():
+        assert own[parameter] != value, parameter
+        assert (folder(**{parameter: value}) == before) == (parameter in same), parameter
+    assert folder(batch_size=1, gradient_accumulation=own["batch_size"]) == before, "as many rows a step"
+    assert folder(launch="fsdp2", processes=2) != before, "the optimiser's state is cut up"
+    without = folder(patience=0)
+    assert folder(patience=0, save_steps=7) == without
+
+
+def test_a_stage_of_several_is_trained_anew_for_what_changes_its_weights_alone(stage):
+    def key(**given):
+        return stages.what_trains(settings.Settings(**(vars(stage.settings) | given)))
+
+    own = key()
+    idle = {parameter: value for parameter, value in SAME_WEIGHTS.items() if parameter != "stage_learning_rate"}
+    assert key(**idle, learning_rate=0.5, max_rows=7, profile="gpu") == own
+    assert key(batch_size=1, gradient_accumulation=2) == own
+    changing = OTHER_ADAPTER | {"stage_learning_rate": 0.5, "epochs": 9, "max_steps": 99, "seed": 1, "patience": 5}
+    for parameter, value in (changing | {"packing": True, "max_length": 999, "batch_size": 8}).items():
+        assert key(**{parameter: value}) != own, parameter
 
 
 def test_checkpoints_of_another_configuration_are_not_resumed(stage):

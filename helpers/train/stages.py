@@ -29,17 +29,15 @@ from helpers.files import sha256_json, whole_folder, write_atomically
 from helpers.persona import PersonaCard, load_persona
 from helpers.quiet import hide_gptqmodel
 from helpers.records import artifact_sha256
-from helpers.settings import BadValue, Settings, parameters_of
+from helpers.settings import BadValue, Settings
 from helpers.supervision import Row, supervise_all
-from helpers.train import sft
+from helpers.train import checkpoints, sft
 from helpers.train.out_of_memory import explain_one_row, in_one_sentence
 
 RECORD = "stage.json"
 UNTRAINED = "base"
-# What every SFT stage declares, less what cannot change the weights, with the learning rate of what goes on.
-_TRAINS = (set(parameters_of("03_lora")) & set(parameters_of("04_qlora"))) - {
-    *("run_name", "persona", "base_model", "save_steps", "max_new_tokens", "learning_rate")
-} | {"stage_learning_rate"}
+# Of 03's own training: which rows, at what rate, by what. The rows are hashed, the rate is `stage_learning_rate`.
+_OF_THE_FIRST = ("profile", "max_rows", "learning_rate", "method")
 logger = logging.getLogger("helpers.train")
 
 
@@ -207,8 +205,10 @@ def other_personas(folder: Path, persona: str) -> list[tuple[PersonaCard, list[C
 
 
 def what_trains(settings: Settings) -> dict[str, object]:
-    """The settings on which trained weights depend."""
-    return {name: getattr(settings, name) for name in sorted(_TRAINS)}
+    """The settings on which the weights of a stage depend."""
+    found = checkpoints.what_trains(settings.values)
+    kept = {name: value for name, value in found.items() if name not in _OF_THE_FIRST}
+    return kept | {"stage_learning_rate": settings.stage_learning_rate}
 
 
 def mix(rows: Sequence[Row], earlier: Sequence[Lesson], share: float, seed: int) -> tuple[list[Row], Counter]:
