@@ -61,10 +61,10 @@ def adapter(base, cfg, tmp_path):
 def trainer_with(base, tokenizer, card, pairs, cfg, adapter, tmp_path):
     """A function from given parameters to a trainer whose policy has moved away from its reference."""
 
-    def make(moved: float = 0.01, **given):
+    def make(moved: float = 0.01, train: int = 2, folder: str = "dpo", **given):
         chosen = cfg(**given)
         policy = dpo.load_policy(base, adapter, chosen)
-        trainer = dpo.make_trainer(policy, tokenizer, pairs[:2], pairs[2:], card, chosen, tmp_path / "dpo")
+        trainer = dpo.make_trainer(policy, tokenizer, pairs[:train], pairs[train:], card, chosen, tmp_path / folder)
         torch.manual_seed(1)
         with torch.no_grad():
             for name, weight in trainer.model.named_parameters():
@@ -148,6 +148,26 @@ def test_each_loss_is_its_formula(trainer_with, name):
     values = {other: _by_hand(trainer, *BY_HAND[other]) for other in BY_HAND}
     assert loss == pytest.approx(values.pop(name), rel=1e-5)
     assert all(abs(loss - other) > 1e-3 for other in values.values()), "the other formulas would have been told apart"
+
+
+@pytest.mark.parametrize("name", ["dpo", "length_normalised"])
+def test_accumulated_micro_batches_are_one_large_batch(trainer_with, name):
+    """Three pairs at once, as two and one, and one by one."""
+    stepped = []
+    for batch_size, accumulation in ((3, 1), (2, 2), (1, 3)):
+        given = {"batch_size": batch_size, "gradient_accumulation": accumulation, "learning_rate": 1.0}
+        given |= {"max_steps": 1, "patience": 0, "preference_loss": name, "sft_weight": 1.0}
+        trainer = trainer_with(moved=0.1, train=3, folder=f"dpo-{batch_size}", **given)
+        assert len({len(row["chosen_ids"]) for row in trainer.train_dataset}) == 3, "unequal lengths are the point"
+        trainer.args.optim, trainer.args.max_grad_norm, trainer.args.warmup_steps = "sgd", 0.0, 0
+        before = {n: p.detach().clone() for n, p in trainer.model.named_parameters() if p.requires_grad}
+        assert sft.run(trainer, "cpu") == 1 and trainer.loss_weights == [1.0, 1.0]
+        (loss,) = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+        stepped.append((loss, {n: trainer.model.get_parameter(n).detach() - w for n, w in before.items()}))
+    for loss, moves in stepped[1:]:
+        assert loss == pytest.approx(stepped[0][0], rel=1e-5)
+        for weight, move in moves.items():
+            assert (move - stepped[0][1][weight]).norm() <= 1e-4 * stepped[0][1][weight].norm(), weight
 
 
 def test_beta_is_the_losss_own_unless_given_and_above_zero(cfg):

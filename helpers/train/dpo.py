@@ -21,6 +21,7 @@ from helpers.quiet import hide_gptqmodel
 from helpers.settings import Settings
 from helpers.supervision import supervise
 from helpers.train import ranks
+from helpers.train.accumulation import WholeStep
 from helpers.train.lm_head import direct_lm_head
 from helpers.train.losses import dpo_options
 from helpers.train.out_of_memory import explain, explain_one_row, in_one_sentence
@@ -38,6 +39,10 @@ def load_policy(base: BaseModel, adapter: Path, settings: Settings) -> PeftModel
     return PeftModel.from_pretrained(load_base(base, settings), adapter, is_trainable=True)
 
 
+class WholeStepDPOTrainer(WholeStep, DPOTrainer):
+    """TRL's trainer, with the gradients of one large batch however it is cut into micro-batches."""
+
+
 def make_trainer(
     policy: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -49,7 +54,7 @@ def make_trainer(
 ) -> DPOTrainer:
     """A DPOTrainer over `pairs`, evaluated on `held_out`, with the loss and the way to the reference that the settings
     name. Several processes leave out the last pairs that cannot be shared out equally: accelerate would teach the first
-    ones twice instead. TRL weighs the SFT loss by micro-batch and not by token, so the size of one counts a little.
+    ones twice instead.
 
     Raises:
         BadValue: beta is not above 0.
@@ -60,7 +65,7 @@ def make_trainer(
     arguments = DPOConfig(**common_arguments(settings, folder), **dpo_options(settings))
     pairs = _shared_equally(pairs, arguments.per_device_train_batch_size)
     with direct_lm_head(settings.hardware.device):
-        trainer = DPOTrainer(
+        trainer = WholeStepDPOTrainer(
             model=policy,
             args=arguments,
             train_dataset=as_preference_dataset(pairs, card),
