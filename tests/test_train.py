@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from helpers.families import stop_token_ids
 from helpers.supervision import supervise
 from helpers.train import checkpoints, preferences, preflight, quantized, sft, stages
 from helpers.train.lm_head import DirectLogProb, direct_lm_head
+from helpers.train.shapes import shape_of
 
 PAIRS = settings.ROOT / "data" / "preferences" / "sakura"
 
@@ -256,8 +258,6 @@ def test_checkpoints_of_another_configuration_are_not_resumed(stage):
 
 
 def test_a_loss_that_is_zero_not_a_number_or_flat_stops_the_run():
-    from types import SimpleNamespace
-
     from helpers.train.monitor import LossGuard, TrainingStopped
 
     state = SimpleNamespace(global_step=3)
@@ -314,6 +314,20 @@ def test_nf4_layers_are_packed_and_counted(stage, tiny):
     packed, whole = quantized.bytes_by_part(model), quantized.bytes_by_part(plain)
     assert packed["linear layers"] < whole["linear layers"] / 5
     assert set(packed) >= {"embeddings", "linear layers", "norms"}
+    unloaded = shape_of(tiny.path).on_meta(dtype=stage.settings.hardware.dtype)
+    assert quantized.bytes_by_part(unloaded) == whole
+
+
+def test_a_peak_of_its_own_leaves_that_of_the_whole_stage(stage, monkeypatch):
+    card = SimpleNamespace(peak=7)  # while the base was loaded
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: card.peak)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: setattr(card, "peak", 0))
+    stage.forget_gpu_peak()
+    card.peak += 3
+    assert stage.gpu_peak() == 3 and stage.peaks()["peak_gpu_bytes"] == 7
+    card.peak += 6
+    assert stage.gpu_peak() == stage.peaks()["peak_gpu_bytes"] == 9
 
 
 def test_gradients_pass_through_4_bit_layers_also_after_an_evaluation(stage, tiny, tokenizer):
