@@ -124,6 +124,22 @@ def test_dpo_in_two_processes_learns_what_it_does_in_one(outputs):
     assert records.load(outputs / "smoke", "05_dpo").adapter.is_dir()
 
 
+@pytest.mark.slow
+def test_a_packed_base_in_two_processes_teaches_what_it_does_in_one(outputs):
+    assert main(["3", "--profile", "smoke", *WORDS, "-p", "max_steps=2"]) == 0
+    given = {name: value for name, value in GIVEN.items() if name != "max_rows"} | {"max_steps": 3}
+    one = cells.run("04_qlora", given)
+    shutil.rmtree(outputs / "smoke" / "04_qlora")
+    two = cells.run("04_qlora", given | {"launch": "ddp", "processes": 2})
+    assert two["steps"] == 0 and two["launched"]["steps"] == 3
+    # The adapter is in bfloat16: what is added up in another order is rounded otherwise.
+    assert _history(two, "loss") == pytest.approx(_history(one, "loss"), rel=1e-2)
+    learned = [torch.cat([w.flatten() for n, w in _adapter(v).items() if "lora_B" in n]).float() for v in (one, two)]
+    assert torch.cosine_similarity(*learned, dim=0) > 0.9
+    assert cells.record(two)["status"] == "complete"
+    assert records.load(outputs / "smoke", "04_qlora").adapter.is_dir()
+
+
 def _forget(checkpoints, *steps):
     for step in steps:
         shutil.rmtree(checkpoints / f"checkpoint-{step}")

@@ -103,7 +103,7 @@ def test_a_stage_outside_its_notebook_says_one_sentence_wherever_memory_runs_out
     monkeypatch.setattr(settings, "OUTPUTS", tmp_path)
     monkeypatch.setattr(cells, "run", _burst)
     assert main(["3", "--profile", "smoke"]) == 1
-    (sentence,) = capsys.readouterr().err.splitlines()
+    sentence = capsys.readouterr().err.splitlines()[-1]
     assert sentence.startswith("Out of memory in 03_lora (there are ") and "lower batch_size" in sentence
 
 
