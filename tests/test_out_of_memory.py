@@ -83,7 +83,8 @@ def _burst(*_, **__):
 
 
 def test_the_validation_loss_is_in_that_sentence_too(trainer_in, tmp_path):
-    with pytest.raises(out_of_memory.OutOfMemory, match="^Out of memory in the validation loss: method lora .* would fit"):
+    said = "^Out of memory in the validation loss: method lora .* would fit"
+    with pytest.raises(out_of_memory.OutOfMemory, match=said):
         sft.validation_loss(trainer_in(tmp_path, holds=0), "cpu")
 
 

@@ -104,8 +104,8 @@ def _one_of_many(stage: str, given: dict[str, object], args: argparse.Namespace)
 def _run(cfg: settings.Settings, given: dict[str, object]) -> dict[str, object]:
     def sentence() -> str:
         return (
-            f"Out of memory in {cfg.stage} (there are {memory_at_hand(cfg.hardware.device):.1f} GiB): lower batch_size or "
-            "max_length, or free what other programs hold."
+            f"Out of memory in {cfg.stage} (there are {memory_at_hand(cfg.hardware.device):.1f} GiB): lower batch_size "
+            "or max_length, or free what other programs hold."
         )
 
     with in_one_sentence(sentence):
