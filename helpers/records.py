@@ -150,7 +150,8 @@ class Stage:
             torch.cuda.reset_peak_memory_stats()
 
     def gpu_peak(self) -> int | None:
-        """Bytes that PyTorch has held at most on the GPU in this process since `forget_gpu_peak()`; None without one."""
+        """Bytes that PyTorch has held at most on the GPU in this process since `forget_gpu_peak()`; None without a
+        GPU."""
         return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
 
     def finish(self, metrics: dict[str, object], artifacts: list[str]) -> dict[str, object]:

@@ -87,8 +87,8 @@ def explain_loading(base: BaseModel, dtype: torch.dtype, device: str, quantizati
 def explain_one_row(doing: str, device: str) -> str:
     """What there is, where a single row at a time is already too much."""
     return (
-        f"Out of memory {doing}, one row at a time (there are {memory_at_hand(device):.1f} GiB): lower max_length, take "
-        "a smaller base model, or free what other programs hold."
+        f"Out of memory {doing}, one row at a time (there are {memory_at_hand(device):.1f} GiB): lower max_length, "
+        "take a smaller base model, or free what other programs hold."
     )
 
 

@@ -63,8 +63,8 @@ def bits_per_weight(layer: torch.nn.Linear) -> float:
 
 
 def bytes_by_part(model: torch.nn.Module) -> dict[str, int]:
-    """Bytes of the model's weights by part: embeddings, linear layers of the base, adapter, the rest. On the meta device
-    (`Shape.on_meta`) those that they would have.
+    """Bytes of the model's weights by part: embeddings, linear layers of the base, adapter, the rest. On the meta
+    device (`Shape.on_meta`) those that they would have.
 
     Quantization constants (the double-quantized scales) count with the linear layers. Tied weights count once.
     """
