@@ -1,4 +1,4 @@
-# course · lab · chat · test · bench · gpu-check · lock · clean. Each sets up what it needs.
+# course · lab · chat · test · test-all · bench · gpu-check · lock · clean. Each sets up what it needs.
 PYTHON ?= python3
 BIN := .venv/bin
 GPU := $(shell nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -n 1)
@@ -8,7 +8,7 @@ TORCH := $(shell grep '^torch==' requirements/cpu.txt)
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
 
-.PHONY: course lab chat test bench gpu-check lock clean distclean
+.PHONY: course lab chat test test-all bench gpu-check lock clean distclean
 
 course: .venv/.installed
 	@$(BIN)/python -m helpers.course run
@@ -25,6 +25,9 @@ test: .venv/.installed .venv/.dev
 	$(BIN)/python -m pytest
 	rm -rf outputs/smoke
 	COMPANION_PROFILE=smoke $(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout=900 -o addopts= -v notebooks
+
+test-all: test
+	$(BIN)/python -m pytest -m slow
 
 bench: .venv/.installed
 	$(BIN)/python tests/bench_lm_head.py

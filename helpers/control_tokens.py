@@ -7,8 +7,11 @@ begin a turn, in training as in serving.
 
 import re
 
-# <|im_end|>, </s>, <end_of_turn>, <reserved_7>, <<SYS>>, <｜User｜>, and [INST], [/INST], [gMASK], [multimodal]
-_OPENS = re.compile(r"<(?=<?[|｜/]?[A-Za-z_][^<>\n]{0,60}>)|\[(?=(?:/?[a-z]?[A-Z][A-Z_]{1,30}|multimodal)\])")
+# <|im_end|>, </s>, <end_of_turn>, <reserved_7>, <<SYS>>, <｜User｜>, and [INST], [/INST], [gMASK], [multimodal],
+# [control_8]. Strings of plain words are left: ChatGLM3's "sop", MythoMax's "### Instruction:" and "### Response:".
+_OPENS = re.compile(
+    r"<(?=<?[|｜/]?[A-Za-z_][^<>\n]{0,60}>)|\[(?=(?:/?[a-z]?[A-Z][A-Z_]{1,30}|multimodal|control_\d{1,3})\])"
+)
 _WIDE = {"<": "＜", "[": "［"}
 
 

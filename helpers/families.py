@@ -1,7 +1,8 @@
 """Model families: what differs from one to the next when a companion is trained and served.
 
 In: a tokenizer. Out: its `Family`, and a tokenizer whose chat template marks what the companion says. Adding a family
-is adding one entry to `FAMILIES` and its template to `templates/`, in Jinja and in Ollama's language.
+is adding one entry to `FAMILIES` and its template to `templates/`, in Jinja and in Ollama's language. 04's table of
+what fits which card has those of its checkpoints that have a row in `helpers/train/shapes.py` too.
 """
 
 import re

@@ -93,7 +93,7 @@ class Stage:
         self.folder: Path = settings.folder
         self.inputs: dict[str, str] = {}
         self.notes: dict[str, object] = {}
-        self._began, self._memory = time.monotonic(), PeakMemory()
+        self._began, self._memory, self._gpu_peak = time.monotonic(), PeakMemory(), 0
         self.folder.mkdir(parents=True, exist_ok=True)
         self._memory.start()
         self._write("running")
@@ -137,8 +137,22 @@ class Stage:
     def peaks(self) -> dict[str, int | None]:
         """Peaks so far in bytes: resident memory of this process and its children, and what PyTorch held on the GPU in
         this process (None without one)."""
-        gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
-        return {"peak_memory_bytes": self._memory.highest(), "peak_gpu_bytes": gpu}
+        gpu = self.gpu_peak()
+        return {
+            "peak_memory_bytes": self._memory.highest(),
+            "peak_gpu_bytes": None if gpu is None else max(gpu, self._gpu_peak),
+        }
+
+    def forget_gpu_peak(self) -> None:
+        """`gpu_peak()` begins here; `peaks()` still goes back to the start."""
+        if torch.cuda.is_available():
+            self._gpu_peak = max(self._gpu_peak, torch.cuda.max_memory_allocated())
+            torch.cuda.reset_peak_memory_stats()
+
+    def gpu_peak(self) -> int | None:
+        """Bytes that PyTorch has held at most on the GPU in this process since `forget_gpu_peak()`; None without a
+        GPU."""
+        return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
 
     def finish(self, metrics: dict[str, object], artifacts: list[str]) -> dict[str, object]:
         """Mark the stage complete, and delete its checkpoints, so that running it again begins anew.

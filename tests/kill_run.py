@@ -31,19 +31,21 @@ PAIRS = settings.ROOT / "data" / "preferences" / "sakura"
 
 
 def train(method: str, base: str, folder: Path, die_at: int = 0) -> None:
-    """Run `method`, "lora" or "dpo", to its end, on from what `folder` holds, and save the adapter there. Log entries
-    are appended to `log.jsonl`. The process kills itself at its `die_at`-th change to a file of the checkpoints."""
+    """Run `method`, "lora", "full" or "dpo", to its end, on from what `folder` holds, and save what was trained in its
+    folder `trained`. Log entries are appended to `log.jsonl`. The process kills itself at its `die_at`-th change to a
+    file of the checkpoints."""
     torch.set_num_threads(1)
-    cfg = settings.resolve("03_lora" if method == "lora" else "05_dpo", GIVEN)
+    given = GIVEN if method == "dpo" else GIVEN | {"method": method}
+    cfg = settings.resolve("05_dpo" if method == "dpo" else "03_lora", given)
     cfg.hardware = dataclasses.replace(cfg.hardware, dtype=torch.float32)
     cfg.folder = folder
-    make = _sft_trainer if method == "lora" else _dpo_trainer
+    make = _dpo_trainer if method == "dpo" else _sft_trainer
     trainer, tokenizer = make(base, cfg, folder / "checkpoints")
     trainer.args.logging_steps = 1
     trainer.add_callback(_Log(folder / "log.jsonl"))
     sys.addaudithook(_Death(folder / "checkpoints", die_at))
     sft.run(trainer, "cpu")
-    (sft if method == "lora" else dpo).save(trainer, tokenizer, folder / "adapter")
+    (dpo if method == "dpo" else sft).save(trainer, tokenizer, folder / "trained")
 
 
 def _lora(**options) -> LoraConfig:
@@ -61,7 +63,9 @@ def _sft_trainer(name: str, cfg, folder: Path):
         )
         for n in range(13)  # three epochs and a bit
     ]
-    return sft.make_trainer(sft.load_base(base, cfg), tokenizer, rows, rows[:3], cfg, folder, _lora()), tokenizer
+    full = cfg.method == "full"
+    model = sft.load_base(base, cfg, full=full)
+    return sft.make_trainer(model, tokenizer, rows, rows[:3], cfg, folder, None if full else _lora()), tokenizer
 
 
 def _dpo_trainer(name: str, cfg, folder: Path):

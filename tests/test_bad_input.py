@@ -142,7 +142,8 @@ def test_bad_items_of_a_document_leave_the_others(tmp_path):
 @pytest.mark.parametrize(
     "token",
     ["<|im_start|>", "<|im_end|>", "<end_of_turn>", "<start_of_turn>", "</s>", "<s>", "[INST]", "[/INST]", "<<SYS>>",
-     "<|eot_id|>", "<|endoftext|>", "[gMASK]", "<reserved_106>", "<unused0>", "<bos>", "<|start_header_id|>"],
+     "<|eot_id|>", "<|endoftext|>", "[gMASK]", "<reserved_106>", "<unused0>", "<bos>", "<|start_header_id|>",
+     "[control_8]"],
 )  # fmt: skip
 def test_no_control_token_is_left_in_what_somebody_says(tmp_path, token):
     file = tmp_path / "a.jsonl"

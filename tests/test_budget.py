@@ -163,3 +163,12 @@ def test_recommend_knows_every_family_and_the_guides_figures_are_wrong():
     assert all(row.fits == (row.gib <= 24) for row in rows)
     for claim, predicted in budget.check_guide():
         assert predicted.gib > claim.gib, claim.text
+
+
+def test_a_family_whose_shapes_nobody_wrote_down_is_left_out_of_the_table(monkeypatch):
+    added = dataclasses.replace(FAMILIES["qwen2.5"], name="new", checkpoints={"somebody/new-1b": 1.0})
+    before = budget.recommend(24, methods=("qlora",))
+    monkeypatch.setitem(FAMILIES, "new", added)
+    assert budget.recommend(24, methods=("qlora",)) == before
+    with pytest.raises(KeyError, match="somebody/new-1b"):
+        budget.published_plan("somebody/new-1b", "qlora", 2048, 1)

@@ -14,6 +14,7 @@ from helpers import settings
 from helpers.data.augmentation import read_counterfactuals
 from helpers.train import dpo, losses, preferences, reference, sft
 from helpers.train.lm_head import direct_lm_head
+from helpers.train.out_of_memory import OutOfMemory
 
 PAIRS = settings.ROOT / "data" / "preferences" / "sakura"
 
@@ -60,10 +61,10 @@ def adapter(base, cfg, tmp_path):
 def trainer_with(base, tokenizer, card, pairs, cfg, adapter, tmp_path):
     """A function from given parameters to a trainer whose policy has moved away from its reference."""
 
-    def make(moved: float = 0.01, **given):
+    def make(moved: float = 0.01, train: int = 2, folder: str = "dpo", **given):
         chosen = cfg(**given)
         policy = dpo.load_policy(base, adapter, chosen)
-        trainer = dpo.make_trainer(policy, tokenizer, pairs[:2], pairs[2:], card, chosen, tmp_path / "dpo")
+        trainer = dpo.make_trainer(policy, tokenizer, pairs[:train], pairs[train:], card, chosen, tmp_path / folder)
         torch.manual_seed(1)
         with torch.no_grad():
             for name, weight in trainer.model.named_parameters():
@@ -149,6 +150,26 @@ def test_each_loss_is_its_formula(trainer_with, name):
     assert all(abs(loss - other) > 1e-3 for other in values.values()), "the other formulas would have been told apart"
 
 
+@pytest.mark.parametrize("name", ["dpo", "length_normalised"])
+def test_accumulated_micro_batches_are_one_large_batch(trainer_with, name):
+    """Three pairs at once, as two and one, and one by one."""
+    stepped = []
+    for batch_size, accumulation in ((3, 1), (2, 2), (1, 3)):
+        given = {"batch_size": batch_size, "gradient_accumulation": accumulation, "learning_rate": 1.0}
+        given |= {"max_steps": 1, "patience": 0, "preference_loss": name, "sft_weight": 1.0}
+        trainer = trainer_with(moved=0.1, train=3, folder=f"dpo-{batch_size}", **given)
+        assert len({len(row["chosen_ids"]) for row in trainer.train_dataset}) == 3, "unequal lengths are the point"
+        trainer.args.optim, trainer.args.max_grad_norm, trainer.args.warmup_steps = "sgd", 0.0, 0
+        before = {n: p.detach().clone() for n, p in trainer.model.named_parameters() if p.requires_grad}
+        assert sft.run(trainer, "cpu") == 1 and trainer.loss_weights == [1.0, 1.0]
+        (loss,) = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+        stepped.append((loss, {n: trainer.model.get_parameter(n).detach() - w for n, w in before.items()}))
+    for loss, moves in stepped[1:]:
+        assert loss == pytest.approx(stepped[0][0], rel=1e-5)
+        for weight, move in moves.items():
+            assert (move - stepped[0][1][weight]).norm() <= 1e-4 * stepped[0][1][weight].norm(), weight
+
+
 def test_beta_is_the_losss_own_unless_given_and_above_zero(cfg):
     assert losses.dpo_options(cfg(preference_loss="length_normalised"))["beta"] == 5.0
     assert losses.dpo_options(cfg(preference_loss="length_normalised", beta=2))["beta"] == 2
@@ -192,6 +213,20 @@ def test_a_cache_cut_off_while_it_is_written_is_never_taken(trainer_with, tmp_pa
             trainer_with()
     assert not list(tmp_path.glob("**/reference/*.safetensors"))
     assert len(trainer_with().train_dataset["ref_chosen_logps"]) == 2
+
+
+def test_memory_that_runs_out_at_the_reference_or_the_held_out_pairs_is_one_sentence(trainer_with, monkeypatch):
+    def burst(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reference, "_ask_reference", burst)
+        with pytest.raises(OutOfMemory, match="^Out of memory while the reference was asked: method dpo .* would fit"):
+            trainer_with()
+    trainer = trainer_with()
+    trainer.model.register_forward_pre_hook(burst)
+    with pytest.raises(OutOfMemory, match="^Out of memory on the held-out pairs: method dpo .* would fit"):
+        dpo.evaluate(trainer, "cpu")
 
 
 @pytest.mark.parametrize("name", losses.LOSSES)

@@ -144,7 +144,7 @@ def test_an_interrupted_expert_goes_on_and_ends_where_the_whole_one_does(train, 
             train("cut")
     steps = []
     plain_run = sft.run
-    monkeypatch.setattr(sft, "run", lambda *a: steps.append(plain_run(*a)))
+    monkeypatch.setattr(sft, "run", lambda *a, **k: steps.append(plain_run(*a, **k)))
     cut = train("cut")
     assert steps == [1, 3], "the second from its checkpoint at step 2, then the third"
     for name in SAID:

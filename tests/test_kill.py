@@ -1,4 +1,4 @@
-"""Kill -9 at any moment, run again: the losses and the adapter are those of a run that was never cut off."""
+"""Kill -9 at any moment, run again: the losses and the weights are those of a run that was never cut off."""
 
 import itertools
 import json
@@ -63,7 +63,7 @@ def _reached(folder, step: int) -> bool:
     return any(entry["step"] >= step for entry in _entries(folder) if "loss" in entry)
 
 
-@pytest.fixture(scope="module", params=["lora", "dpo"])
+@pytest.fixture(scope="module", params=["lora", "full", "dpo"])
 def whole(request, begin, tmp_path_factory):
     """(method, folder) of a run that nothing cuts off."""
     folder = tmp_path_factory.mktemp(request.param)
@@ -79,7 +79,7 @@ def _assert_same(folder, whole) -> None:
     assert {(entry["step"], *entry) for entry in found} == set(logged)
     for entry in found:
         assert entry == pytest.approx(logged[entry["step"], *entry], abs=1e-5), entry["step"]
-    ours, theirs = (load_file(f / "adapter" / "adapter_model.safetensors") for f in (folder, whole))
+    ours, theirs = (load_file(next((f / "trained").glob("*.safetensors"))) for f in (folder, whole))
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
 
 

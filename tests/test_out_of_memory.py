@@ -9,20 +9,22 @@ from talks import CHAT
 
 from helpers import settings
 from helpers.supervision import supervise
-from helpers.train import out_of_memory, sft
+from helpers.train import cells, out_of_memory, quantized, sft
+from helpers.train.__main__ import main
 
 ROWS = 4
 
 
 @pytest.fixture
 def trainer_in(tiny, tokenizer):
-    def make(folder, holds: int, after: int = 0, **given):
-        """A trainer on a device that holds `holds` rows at once, from step `after` on."""
+    def make(folder, holds: int, after: int = 0, repeated=(1, 2, 5, 9), **given):
+        """A trainer of rows that are so many words long, on a device that holds `holds` rows at once from step `after`
+        on."""
         cfg = settings.resolve("03_lora", {"profile": "smoke", "max_steps": 4, "patience": 0} | given)
         cfg.hardware = dataclasses.replace(cfg.hardware, dtype=torch.float32)
         torch.manual_seed(0)
         lora = LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
-        rows = [supervise(tokenizer, [CHAT[1], {"role": "assistant", "content": "おかえり" * n}]) for n in (1, 2, 5, 9)]
+        rows = [supervise(tokenizer, [CHAT[1], {"role": "assistant", "content": "おかえり" * n}]) for n in repeated]
         trainer = sft.make_trainer(sft.load_base(tiny, cfg), tokenizer, rows, rows, cfg, folder, lora)
 
         def forward(model, args, kwargs):
@@ -50,6 +52,18 @@ def test_a_retry_in_smaller_micro_batches_teaches_the_same(trainer_in, tmp_path,
         torch.testing.assert_close(weight, _trained(whole)[name], rtol=1e-5, atol=1e-6)
 
 
+def test_a_retry_in_the_middle_of_an_epoch_meets_the_rows_that_were_left(trainer_in, tmp_path):
+    """Grouped by length, 40 rows lie in another order for steps of 16 than for steps of 4."""
+    given = {"repeated": [1 + 7 * n % 40 for n in range(40)], "max_steps": 8, "save_steps": 2}
+    whole = trainer_in(tmp_path / "whole", holds=ROWS, **given)
+    sft.run(whole, "cpu")
+    smaller = trainer_in(tmp_path / "smaller", holds=1, after=5, **given)
+    assert sft.run(smaller, "cpu", retry=True) == 8 and smaller.state.epoch < 1
+    assert smaller.args.gradient_accumulation_steps == 4
+    for name, weight in _trained(smaller).items():
+        torch.testing.assert_close(weight, _trained(whole)[name], rtol=1e-5, atol=1e-6)
+
+
 def test_without_a_retry_one_sentence_says_what_would_fit(trainer_in, tmp_path, monkeypatch):
     trainer = trainer_in(tmp_path, holds=1)
     needed = out_of_memory.predict(out_of_memory.plan_of(trainer, "cpu")).gib
@@ -62,6 +76,42 @@ def test_without_a_retry_one_sentence_says_what_would_fit(trainer_in, tmp_path, 
     before, fitting = sentence.split("These would fit: ")
     assert f"{needed:.1f} GiB is the budget" in before
     assert "batch_size=2, gradient_accumulation=2, max_length=1024" in fitting
+
+
+def _burst(*_, **__):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+def test_the_validation_loss_is_in_that_sentence_too(trainer_in, tmp_path):
+    said = "^Out of memory in the validation loss: method lora .* would fit"
+    with pytest.raises(out_of_memory.OutOfMemory, match=said):
+        sft.validation_loss(trainer_in(tmp_path, holds=0), "cpu")
+
+
+@pytest.mark.parametrize(("bits", "held"), [(None, "as float32"), ("nf4", "in 4 bits"), ("int8", "in 8 bits")])
+def test_a_base_that_cannot_be_loaded_is_one_sentence(tiny, monkeypatch, bits, held):
+    cfg = settings.resolve("04_qlora", {"profile": "smoke"})
+    cfg.hardware = dataclasses.replace(cfg.hardware, dtype=torch.float32)
+    quantization = quantized.QUANTIZATIONS[bits](cfg.hardware) if bits else None
+    monkeypatch.setattr(sft.AutoModelForCausalLM, "from_pretrained", _burst)
+    said = rf"^Out of memory while tiny was loaded {held}: its weights take 0\.\d GiB, and there are .*smaller base"
+    with pytest.raises(out_of_memory.OutOfMemory, match=said) as stopped:
+        sft.load_base(tiny, cfg, quantization)
+    assert ("fewer bits" in str(stopped.value)) == (bits != "nf4")
+
+
+def test_a_stage_outside_its_notebook_says_one_sentence_wherever_memory_runs_out(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(settings, "OUTPUTS", tmp_path)
+    monkeypatch.setattr(cells, "run", _burst)
+    assert main(["3", "--profile", "smoke"]) == 1
+    sentence = capsys.readouterr().err.splitlines()[-1]
+    assert sentence.startswith("Out of memory in 03_lora (there are ") and "lower batch_size" in sentence
+
+
+def test_what_other_programs_hold_of_a_gpu_is_not_at_hand(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (10 * 2**30, 80 * 2**30))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 6 * 2**30)
+    assert out_of_memory.memory_at_hand("cuda") == 16
 
 
 def test_a_single_row_that_does_not_fit_ends_a_retry_too(trainer_in, tmp_path):

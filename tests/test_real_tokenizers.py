@@ -311,7 +311,9 @@ def test_control_strings_in_words_are_refused_until_defused(family, tokenizer):
         said = f"ねえ {control} これ"
         with pytest.raises(ValueError, match="hold the special token"):
             supervise(tokenizer, [{"role": "user", "content": said}, TALK[1]])
-        if defuse(said) != said:
+        if control in ("sop", "### Instruction:", "### Response:"):
+            assert defuse(said) == said, "plain words, which are refused and nothing else"
+        else:
             row = supervise(tokenizer, [{"role": "user", "content": defuse(said)}, TALK[1]])
             clean = supervise(tokenizer, [{"role": "user", "content": "ねえ"}, TALK[1]])
             special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}

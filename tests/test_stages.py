@@ -15,6 +15,7 @@ from helpers.data.split import first_turn
 from helpers.persona import load_persona
 from helpers.supervision import supervise
 from helpers.train import sft, stages
+from helpers.train.out_of_memory import OutOfMemory
 
 SAID = {
     "general": ["錨を上げろ", "風が出てきたな", "港はまだか", "網を引け", "霧が深い", "灯台だ", "凪だな", "帰ろう"],
@@ -154,13 +155,47 @@ def test_an_interrupted_sequence_goes_on_in_its_stage_and_ends_where_the_whole_o
             make("cut").run(lessons, 0.25)
     steps = []
     plain_run = sft.run
-    monkeypatch.setattr(sft, "run", lambda *a: steps.append(plain_run(*a)))
+    monkeypatch.setattr(sft, "run", lambda *a, **k: steps.append(plain_run(*a, **k)))
     cut = make("cut").run(lessons, 0.25)
     assert steps == [1, 3], "the second stage from its checkpoint at step 2, then the third"
     for one, other in zip(whole, cut, strict=True):
         assert one.record["stage"] == other.record["stage"]
         assert _same(one.adapter, other.adapter)
         assert one.losses == pytest.approx(other.losses, abs=1e-5)
+
+
+def _runs_out(monkeypatch, holds: int) -> None:
+    """Training, from now on, on a device that holds so many rows at once."""
+    plain = sft.make_trainer
+
+    def forward(model, args, kwargs):
+        if len(kwargs["input_ids"]) > holds:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    def make_trainer(*arguments):
+        trainer = plain(*arguments)
+        trainer.model.register_forward_pre_hook(forward, with_kwargs=True)
+        return trainer
+
+    monkeypatch.setattr(sft, "make_trainer", make_trainer)
+
+
+def test_a_stage_that_runs_out_of_memory_stops_in_one_sentence_or_goes_on_in_smaller_bites(make, lessons, monkeypatch):
+    whole = make("whole").run(lessons[:1], 0)[1]
+    _runs_out(monkeypatch, holds=1)
+    with pytest.raises(OutOfMemory, match="Out of memory at step 0: method lora with batch_size=2"):
+        make("stopped").run(lessons[:1], 0)
+    again = make("retried", on_out_of_memory="retry").run(lessons[:1], 0)[1]
+    assert again.record["steps"] == whole.record["steps"] and _same(again.adapter, whole.adapter)
+
+
+def test_the_loss_on_held_out_dialogues_runs_out_of_memory_in_one_sentence(make, lessons, monkeypatch):
+    def burst(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(torch.nn.functional, "cross_entropy", burst)
+    with pytest.raises(OutOfMemory, match=r"Out of memory on the held-out dialogues, one row at a time .*max_length"):
+        make().run(lessons[:1], 0)
 
 
 def test_replay_is_a_seeded_share_drawn_evenly_from_the_lessons_before(lessons):

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,8 +14,9 @@ from transformers import AutoModelForCausalLM
 from helpers import records, settings
 from helpers.families import stop_token_ids
 from helpers.supervision import supervise
-from helpers.train import checkpoints, preferences, preflight, quantized, sft
+from helpers.train import checkpoints, preferences, preflight, quantized, sft, stages
 from helpers.train.lm_head import DirectLogProb, direct_lm_head
+from helpers.train.shapes import shape_of
 
 PAIRS = settings.ROOT / "data" / "preferences" / "sakura"
 
@@ -177,6 +179,77 @@ def test_trl_with_the_direct_head_gives_the_models_own_loss(stage, tiny, tokeniz
     assert ours == pytest.approx(total / count, rel=1e-4)
 
 
+# Every parameter of the stages that train is in one of the two, with a value that it does not have at `smoke`.
+OTHER_WEIGHTS = {
+    "03_lora": {"method": "full", "max_rows": 7, "packing": True},
+    "04_qlora": {"quantization": "int8", "packing": True},
+    "05_dpo": {
+        "preferences": "data/preferences/seiji",
+        "counterfactuals": "data/counterfactuals/seiji",
+        "max_pairs": 23,
+        "length_pairs": 0,
+        "preference_loss": "smoothed",
+        "beta": 0.3,
+        "reference": "adapter",  # asked in each step, it has dropout
+        "sft_weight": 0.5,
+    },
+}
+OTHER_ADAPTER = {"lora_variant": "dora", "lora_r": 2, "lora_alpha": 3, "lora_dropout": 0.1, "optimizer": "adamw"}
+for _stage in OTHER_WEIGHTS:
+    OTHER_WEIGHTS[_stage] |= {} if _stage == "05_dpo" else OTHER_ADAPTER
+    OTHER_WEIGHTS[_stage] |= {"seed": 1, "learning_rate": 0.5, "epochs": 9, "max_steps": 99, "patience": 5}
+    OTHER_WEIGHTS[_stage] |= {"max_length": 999, "batch_size": 8, "gradient_accumulation": 3, "save_steps": 7}
+SAME_WEIGHTS = {
+    "run_name": "other",
+    "base_model": "elsewhere",
+    "persona": "seiji",
+    "max_new_tokens": 5,
+    "on_out_of_memory": "retry",
+    "launch": "ddp",
+    "processes": 2,
+    "general_dialogues": "data/users",
+    "user_dialogues": "data/dialogues",
+    "stage_rows": 3,
+    "stage_learning_rate": 0.5,
+    "replay": 0.9,
+    "expert_rows": 0,
+}
+
+
+@pytest.mark.parametrize("name", OTHER_WEIGHTS)
+def test_checkpoints_outlive_a_change_that_cannot_change_the_weights_and_no_other(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(settings, "OUTPUTS", tmp_path)
+    stage, known = records.start(settings.resolve(name, {"profile": "smoke"})), settings.parameters_of(name)
+    own, before = vars(stage.settings).copy(), checkpoints.checkpoint_folder(stage)
+
+    def folder(**given):
+        stage.settings = settings.Settings(**(own | given))
+        return checkpoints.checkpoint_folder(stage)
+
+    same = {parameter: value for parameter, value in SAME_WEIGHTS.items() if parameter in known}
+    assert {*same, *OTHER_WEIGHTS[name]} == set(known) and not same.keys() & OTHER_WEIGHTS[name].keys()
+    for parameter, value in (same | OTHER_WEIGHTS[name]).items():
+        assert own[parameter] != value, parameter
+        assert (folder(**{parameter: value}) == before) == (parameter in same), parameter
+    assert folder(batch_size=1, gradient_accumulation=own["batch_size"]) == before, "as many rows a step"
+    assert folder(launch="fsdp2", processes=2) != before, "the optimiser's state is cut up"
+    without = folder(patience=0)
+    assert folder(patience=0, save_steps=7) == without
+
+
+def test_a_stage_of_several_is_trained_anew_for_what_changes_its_weights_alone(stage):
+    def key(**given):
+        return stages.what_trains(settings.Settings(**(vars(stage.settings) | given)))
+
+    own = key()
+    idle = {parameter: value for parameter, value in SAME_WEIGHTS.items() if parameter != "stage_learning_rate"}
+    assert key(**idle, learning_rate=0.5, max_rows=7, profile="gpu") == own
+    assert key(batch_size=1, gradient_accumulation=2) == own
+    changing = OTHER_ADAPTER | {"stage_learning_rate": 0.5, "epochs": 9, "max_steps": 99, "seed": 1, "patience": 5}
+    for parameter, value in (changing | {"packing": True, "max_length": 999, "batch_size": 8}).items():
+        assert key(**{parameter: value}) != own, parameter
+
+
 def test_checkpoints_of_another_configuration_are_not_resumed(stage):
     folder = checkpoints.checkpoint_folder(stage)
     stage.settings.learning_rate *= 2
@@ -185,8 +258,6 @@ def test_checkpoints_of_another_configuration_are_not_resumed(stage):
 
 
 def test_a_loss_that_is_zero_not_a_number_or_flat_stops_the_run():
-    from types import SimpleNamespace
-
     from helpers.train.monitor import LossGuard, TrainingStopped
 
     state = SimpleNamespace(global_step=3)
@@ -198,6 +269,33 @@ def test_a_loss_that_is_zero_not_a_number_or_flat_stops_the_run():
         guard.on_log(None, state, None, logs={"loss": value})
     with pytest.raises(TrainingStopped, match="stood still at 2.4 for 5 log entries"):
         guard.on_log(None, state, None, logs={"loss": 2.4})
+
+
+def test_a_real_run_whose_loss_is_no_number_zero_or_flat_is_stopped(stage, tiny, tokenizer, tmp_path):
+    from helpers.train.monitor import TrainingStopped
+
+    def stopped(reason: str, change, steps: int = 4):
+        stage.settings.max_steps, stage.settings.patience = steps, 0
+        trainer = _trainer(stage, tiny, tokenizer, tmp_path / reason)
+        trainer.args.logging_steps = 1
+        change(trainer)
+        with pytest.raises(TrainingStopped, match=reason):
+            sft.run(trainer, "cpu")
+
+    def without_number(trainer):
+        norm = trainer.model.get_base_model().model.norm
+        norm.register_forward_hook(lambda module, given, result: result * math.nan)
+
+    def loss_becomes(function):
+        def change(trainer):
+            loss_of = trainer.compute_loss
+            trainer.compute_loss = lambda *given, **more: function(loss_of(*given, **more))
+
+        return change
+
+    stopped("loss is nan at step 1", without_number)
+    stopped("loss is 0.0 at step 1", loss_becomes(lambda loss: loss * 0))
+    stopped("loss has stood still at 2.5", loss_becomes(lambda loss: loss - loss.detach() + 2.5), steps=6)
 
 
 def test_a_run_whose_weights_do_not_move_is_stopped(stage, tiny, tokenizer, tmp_path):
@@ -216,6 +314,20 @@ def test_nf4_layers_are_packed_and_counted(stage, tiny):
     packed, whole = quantized.bytes_by_part(model), quantized.bytes_by_part(plain)
     assert packed["linear layers"] < whole["linear layers"] / 5
     assert set(packed) >= {"embeddings", "linear layers", "norms"}
+    unloaded = shape_of(tiny.path).on_meta(dtype=stage.settings.hardware.dtype)
+    assert quantized.bytes_by_part(unloaded) == whole
+
+
+def test_a_peak_of_its_own_leaves_that_of_the_whole_stage(stage, monkeypatch):
+    card = SimpleNamespace(peak=7)  # while the base was loaded
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: card.peak)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: setattr(card, "peak", 0))
+    stage.forget_gpu_peak()
+    card.peak += 3
+    assert stage.gpu_peak() == 3 and stage.peaks()["peak_gpu_bytes"] == 7
+    card.peak += 6
+    assert stage.gpu_peak() == stage.peaks()["peak_gpu_bytes"] == 9
 
 
 def test_gradients_pass_through_4_bit_layers_also_after_an_evaluation(stage, tiny, tokenizer):

@@ -14,9 +14,10 @@ import sys
 from helpers import processes, records, settings
 from helpers.course import CourseError, locked, stage_named
 from helpers.train import cells, launcher, ranks
+from helpers.train.budget import memory_at_hand
 from helpers.train.monitor import TrainingStopped
 from helpers.train.optimizers import UnfitOptimizer
-from helpers.train.out_of_memory import OutOfMemory
+from helpers.train.out_of_memory import OutOfMemory, in_one_sentence
 from helpers.train.preferences import TooFewPairs
 from helpers.train.preflight import PreflightError
 
@@ -76,7 +77,7 @@ def _alone(stage: str, given: dict[str, object], machines: "launcher.Machines") 
     launcher.check(cfg, machines)
     with locked(cfg.run) if machines.rank == 0 else contextlib.nullcontext():
         if cfg.launch == "none":
-            record = cells.record(cells.run(stage, given))
+            record = cells.record(_run(cfg, given))
             print(f"{stage} is {record['status']}: {os.path.relpath(cfg.folder)}")
             return
         launcher.run(cfg, machines)
@@ -92,12 +93,23 @@ def _one_of_many(stage: str, given: dict[str, object], args: argparse.Namespace)
         stack.enter_context(launcher.telling(args.answers))
         launcher.check_inside(cfg)
         ranks.join(cfg.hardware.device)
-        variables = cells.run(stage, given)
+        variables = _run(cfg, given)
         if not args.unrecorded:
             cells.record(variables)
         launcher.answer(args.answers, variables["measured"])
         ranks.wait()
         ranks.leave()
+
+
+def _run(cfg: settings.Settings, given: dict[str, object]) -> dict[str, object]:
+    def sentence() -> str:
+        return (
+            f"Out of memory in {cfg.stage} (there are {memory_at_hand(cfg.hardware.device):.1f} GiB): lower batch_size "
+            "or max_length, or free what other programs hold."
+        )
+
+    with in_one_sentence(sentence):
+        return cells.run(cfg.stage, given)
 
 
 def _say(words: object, code: int) -> int:

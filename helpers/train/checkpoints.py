@@ -6,6 +6,7 @@ however many processes the run goes on.
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from accelerate import load_checkpoint_in_model
@@ -17,19 +18,39 @@ from helpers.files import sha256_json
 from helpers.records import Stage
 from helpers.train import ranks
 
+# Settings of 03, 04 and 05 that change nothing in what their own trainer learns. A new parameter counts until it stands
+# here.
+WITHOUT_EFFECT = frozenset(
+    (
+        *("run_name", "base_model", "persona"),  # what they name is hashed by its content
+        *("max_new_tokens", "on_out_of_memory", "launch", "processes"),
+        # 03's stages and experts, which have keys of their own:
+        *("general_dialogues", "user_dialogues", "stage_rows", "stage_learning_rate", "replay", "expert_rows"),
+    )
+)
+
+
+def what_trains(values: Mapping[str, object]) -> dict[str, object]:
+    """Of a stage's settings those on which trained weights depend.
+
+    Of batch_size and gradient_accumulation only the product counts, as `rows_a_step`; save_steps only with `patience`,
+    which measures the validation loss at each checkpoint.
+    """
+    kept = {name: value for name, value in values.items() if name not in WITHOUT_EFFECT}
+    kept["rows_a_step"] = kept.pop("batch_size") * kept.pop("gradient_accumulation")
+    if not kept["patience"]:
+        del kept["save_steps"]
+    return kept
+
 
 def checkpoint_folder(stage: Stage) -> Path:
-    """`<stage>/checkpoints/<hash of settings, inputs, base and template>`: another configuration never resumes this
-    one's steps.
-
-    Of batch_size and gradient_accumulation only the product counts, and the number of processes not at all; of `launch`
-    only whether the optimiser's state is sharded. Older configurations' checkpoints are deleted.
+    """`<stage>/checkpoints/<hash of what trains, inputs, base and template>`: another configuration never resumes this
+    one's steps. Of `launch` it counts whether the optimiser's state is sharded. Older configurations' checkpoints are
+    deleted.
     """
-    values = dict(stage.settings.values)
-    step = values.pop("batch_size") * values.pop("gradient_accumulation")
-    values.pop("processes", None)
-    sharded = values.pop("launch", "none") in ranks.SHARDED
-    key = sha256_json([values, step, sharded, stage.inputs, stage.notes])[:16]
+    values = stage.settings.values
+    sharded = values.get("launch", "none") in ranks.SHARDED
+    key = sha256_json([what_trains(values), sharded, stage.inputs, stage.notes])[:16]
     folder = stage.folder / "checkpoints" / key
     with ranks.first_alone() as first:
         if first:

@@ -21,8 +21,10 @@ from helpers.quiet import hide_gptqmodel
 from helpers.settings import Settings
 from helpers.supervision import supervise
 from helpers.train import ranks
+from helpers.train.accumulation import WholeStep
 from helpers.train.lm_head import direct_lm_head
 from helpers.train.losses import dpo_options
+from helpers.train.out_of_memory import explain, explain_one_row, in_one_sentence
 from helpers.train.preferences import PreferencePair, as_preference_dataset
 from helpers.train.preflight import check_pairs, check_tokenizer
 from helpers.train.reference import cache_reference
@@ -37,6 +39,10 @@ def load_policy(base: BaseModel, adapter: Path, settings: Settings) -> PeftModel
     return PeftModel.from_pretrained(load_base(base, settings), adapter, is_trainable=True)
 
 
+class WholeStepDPOTrainer(WholeStep, DPOTrainer):
+    """TRL's trainer, with the gradients of one large batch however it is cut into micro-batches."""
+
+
 def make_trainer(
     policy: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -48,17 +54,18 @@ def make_trainer(
 ) -> DPOTrainer:
     """A DPOTrainer over `pairs`, evaluated on `held_out`, with the loss and the way to the reference that the settings
     name. Several processes leave out the last pairs that cannot be shared out equally: accelerate would teach the first
-    ones twice instead. TRL weighs the SFT loss by micro-batch and not by token, so the size of one counts a little.
+    ones twice instead.
 
     Raises:
         BadValue: beta is not above 0.
         PreflightError: the tokenizer would teach the wrong thing.
+        OutOfMemory: the reference's log-probabilities do not fit.
     """
     check_tokenizer(tokenizer)
     arguments = DPOConfig(**common_arguments(settings, folder), **dpo_options(settings))
     pairs = _shared_equally(pairs, arguments.per_device_train_batch_size)
     with direct_lm_head(settings.hardware.device):
-        trainer = DPOTrainer(
+        trainer = WholeStepDPOTrainer(
             model=policy,
             args=arguments,
             train_dataset=as_preference_dataset(pairs, card),
@@ -69,7 +76,8 @@ def make_trainer(
         for dataset, given in ((trainer.train_dataset, pairs), (trainer.eval_dataset, held_out)):
             check_pairs(tokenizer, dataset, len(given), settings.max_length)
         if settings.reference == "cached":
-            cache_reference(trainer, settings.folder / "reference")
+            with in_one_sentence(lambda: explain(trainer, settings.hardware.device, "while the reference was asked")):
+                cache_reference(trainer, settings.folder / "reference")
     trainer.remove_callback(PrinterCallback)
     return trainer
 
@@ -83,8 +91,12 @@ def _shared_equally(pairs: Sequence[PreferencePair], micro_batch: int) -> Sequen
 
 
 def evaluate(trainer: DPOTrainer, device: str) -> dict[str, float]:
-    """On the held-out pairs: mean reward margin (nats × beta) and share of pairs ranked right (0..1)."""
-    with direct_lm_head(device):
+    """On the held-out pairs: mean reward margin (nats × beta) and share of pairs ranked right (0..1).
+
+    Raises:
+        OutOfMemory: with the budget of training, and what would fit.
+    """
+    with direct_lm_head(device), in_one_sentence(lambda: explain(trainer, device, "on the held-out pairs")):
         result = trainer.evaluate()
     return {"margin": result["eval_rewards/margins"], "accuracy": result["eval_rewards/accuracies"]}
 
@@ -97,17 +109,22 @@ def margins_against_base(
     card: PersonaCard,
     beta: float,
 ) -> list[float]:
-    """Reward margin of each pair if the reference were the raw base, with no adapter on it."""
+    """Reward margin of each pair if the reference were the raw base, with no adapter on it.
+
+    Raises:
+        OutOfMemory: a pair does not fit.
+    """
     training = policy.training
     policy.eval()
     margins = []
-    for pair in pairs:
-        gains = []
-        for text in (pair.chosen, pair.rejected):
-            now = _log_probability(policy, tokenizer, pair, card, text)
-            with policy.disable_adapter():
-                gains.append(now - _log_probability(policy, tokenizer, pair, card, text))
-        margins.append(beta * (gains[0] - gains[1]))
+    with in_one_sentence(lambda: explain_one_row("on the held-out pairs", policy.device.type)):
+        for pair in pairs:
+            gains = []
+            for text in (pair.chosen, pair.rejected):
+                now = _log_probability(policy, tokenizer, pair, card, text)
+                with policy.disable_adapter():
+                    gains.append(now - _log_probability(policy, tokenizer, pair, card, text))
+            margins.append(beta * (gains[0] - gains[1]))
     policy.train(training)
     return margins
 

@@ -67,6 +67,8 @@ class SameOrder:
         self._rows = len(self.train_dataset)
         self._lengths = [len(ids) for ids in self.train_dataset["input_ids"]]
         self._together = self.args.train_batch_size * ranks.processes()
+        # Kept as the run begins: a retry that halves the micro-batch must not draw another order.
+        self._step = self._together * self.args.gradient_accumulation_steps
         if ranks.processes() > 1 and self._rows % self._together:
             self.train_dataset = with_blank(self.train_dataset)
 
@@ -75,8 +77,7 @@ class SameOrder:
 
         def order(epoch: int) -> list[int]:
             if args.train_sampling_strategy == "group_by_length":
-                step = self._together * args.gradient_accumulation_steps
-                return grouped_order(self._lengths, step, args.data_seed, epoch)
+                return grouped_order(self._lengths, self._step, args.data_seed, epoch)
             return random_order(self._rows, args.data_seed, epoch)
 
         multiple = self._together if ranks.processes() > 1 else 1

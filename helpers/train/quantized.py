@@ -63,16 +63,18 @@ def bits_per_weight(layer: torch.nn.Linear) -> float:
 
 
 def bytes_by_part(model: torch.nn.Module) -> dict[str, int]:
-    """Bytes of the model's weights by part: embeddings, linear layers of the base, adapter, the rest.
+    """Bytes of the model's weights by part: embeddings, linear layers of the base, adapter, the rest. On the meta
+    device (`Shape.on_meta`) those that they would have.
 
     Quantization constants (the double-quantized scales) count with the linear layers. Tied weights count once.
     """
     sizes: dict[str, int] = defaultdict(int)
     seen: set[int] = set()
     for name, parameter in model.named_parameters(remove_duplicate=True):
-        if parameter.data_ptr() in seen:
+        place = parameter.data_ptr() or id(parameter)  # nothing on the meta device has a place
+        if place in seen:
             continue
-        seen.add(parameter.data_ptr())
+        seen.add(place)
         part = "adapter" if "lora_" in name else "embeddings" if "embed" in name or "lm_head" in name else None
         part = part or ("linear layers" if parameter.ndim == 2 else "norms")
         sizes[part] += parameter.nbytes

@@ -35,7 +35,15 @@ from helpers.train.lm_head import direct_lm_head
 from helpers.train.monitor import LiveCurve, LogAtCheckpoint, LossGuard
 from helpers.train.optimizers import OPTIMIZERS, choose_optimizer
 from helpers.train.order import SameOrder
-from helpers.train.out_of_memory import OutOfMemory, explain, halve_micro_batch, put_back, trained_weights
+from helpers.train.out_of_memory import (
+    OutOfMemory,
+    explain,
+    explain_loading,
+    halve_micro_batch,
+    in_one_sentence,
+    put_back,
+    trained_weights,
+)
 from helpers.train.preflight import check_rows, check_tokenizer
 from helpers.train.quantized import keep_differentiable
 
@@ -46,17 +54,22 @@ def load_base(
     base: BaseModel, settings: Settings, quantization: BitsAndBytesConfig | None = None, full: bool = False
 ) -> PreTrainedModel:
     """The base model for training. Weights that are themselves trained (`full`) are float32 on a CPU, because small
-    updates vanish in bfloat16; frozen ones have the hardware's dtype."""
+    updates vanish in bfloat16; frozen ones have the hardware's dtype.
+
+    Raises:
+        OutOfMemory: its weights do not fit.
+    """
     hardware = settings.hardware
     keep_freed_memory()
     dtype = torch.float32 if full and hardware.device == "cpu" else hardware.dtype
-    model = AutoModelForCausalLM.from_pretrained(
-        base.path,
-        dtype=dtype,
-        attn_implementation=hardware.attention,
-        device_map=ranks.device_of(hardware.device),
-        quantization_config=quantization,
-    )
+    with in_one_sentence(lambda: explain_loading(base, dtype, hardware.device, quantization)):
+        model = AutoModelForCausalLM.from_pretrained(
+            base.path,
+            dtype=dtype,
+            attn_implementation=hardware.attention,
+            device_map=ranks.device_of(hardware.device),
+            quantization_config=quantization,
+        )
     if quantization is not None:
         keep_differentiable(model)
     return model
@@ -106,6 +119,7 @@ def common_arguments(settings: Settings, folder: Path) -> dict[str, object]:
         "save_steps": settings.save_steps,
         "save_total_limit": 2,
         "logging_steps": 0.05,  # of all steps
+        "logging_nan_inf_filter": False,  # a loss that is no number is to be seen, not averaged away
         "ddp_find_unused_parameters": False,
         "disable_tqdm": True,
         "report_to": [],
@@ -214,8 +228,12 @@ def _attempt(trainer, device: str) -> torch.OutOfMemoryError | None:
 
 
 def validation_loss(trainer, device: str) -> float:
-    """Mean loss per supervised token over the validation rows, in nats."""
-    with direct_lm_head(device):
+    """Mean loss per supervised token over the validation rows, in nats.
+
+    Raises:
+        OutOfMemory: with the budget of training, and what would fit.
+    """
+    with direct_lm_head(device), in_one_sentence(lambda: explain(trainer, device, "in the validation loss")):
         return float(trainer.evaluate()["eval_loss"])
 
 

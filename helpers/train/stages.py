@@ -29,16 +29,15 @@ from helpers.files import sha256_json, whole_folder, write_atomically
 from helpers.persona import PersonaCard, load_persona
 from helpers.quiet import hide_gptqmodel
 from helpers.records import artifact_sha256
-from helpers.settings import BadValue, Settings, parameters_of
+from helpers.settings import BadValue, Settings
 from helpers.supervision import Row, supervise_all
-from helpers.train import sft
+from helpers.train import checkpoints, sft
+from helpers.train.out_of_memory import explain_one_row, in_one_sentence
 
 RECORD = "stage.json"
 UNTRAINED = "base"
-# What every SFT stage declares, less what cannot change the weights, with the learning rate of what goes on.
-_TRAINS = (set(parameters_of("03_lora")) & set(parameters_of("04_qlora"))) - {
-    *("run_name", "persona", "base_model", "save_steps", "max_new_tokens", "learning_rate")
-} | {"stage_learning_rate"}
+# Of 03's own training: which rows, at what rate, by what. The rows are hashed, the rate is `stage_learning_rate`.
+_OF_THE_FIRST = ("profile", "max_rows", "learning_rate", "method")
 logger = logging.getLogger("helpers.train")
 
 
@@ -206,8 +205,10 @@ def other_personas(folder: Path, persona: str) -> list[tuple[PersonaCard, list[C
 
 
 def what_trains(settings: Settings) -> dict[str, object]:
-    """The settings on which trained weights depend."""
-    return {name: getattr(settings, name) for name in sorted(_TRAINS)}
+    """The settings on which the weights of a stage depend."""
+    found = checkpoints.what_trains(settings.values)
+    kept = {name: value for name, value in found.items() if name not in _OF_THE_FIRST}
+    return kept | {"stage_learning_rate": settings.stage_learning_rate}
 
 
 def mix(rows: Sequence[Row], earlier: Sequence[Lesson], share: float, seed: int) -> tuple[list[Row], Counter]:
@@ -253,11 +254,15 @@ def teach(
     folder: Path,
 ) -> int:
     """Train the adapter of `policy` on `rows` at `settings.stage_learning_rate`, going on from the checkpoints in
-    `folder` if there are some, and leave it in `folder/adapter`. Returns the number of steps."""
+    `folder` if there are some, and leave it in `folder/adapter`. Returns the number of steps.
+
+    Raises:
+        OutOfMemory: as `sft.run`, which `settings.on_out_of_memory` may have try smaller micro-batches.
+    """
     settings = copy.copy(settings)
     settings.learning_rate = settings.stage_learning_rate
     trainer = sft.make_trainer(policy, tokenizer, rows, held_out, settings, folder / "checkpoints", None)
-    sft.run(trainer, settings.hardware.device)
+    sft.run(trainer, settings.hardware.device, retry=settings.on_out_of_memory == "retry")
     save_adapter(policy, folder / "adapter")
     return trainer.state.global_step
 
@@ -292,17 +297,22 @@ def rows_sha256(rows: Sequence[Row]) -> str:
 
 @torch.inference_mode()
 def held_out_loss(model: PeftModel, rows: Sequence[Row], max_length: int) -> float:
-    """Mean loss per learned token over the rows, each cut at `max_length` tokens, in nats."""
+    """Mean loss per learned token over the rows, each cut at `max_length` tokens, in nats.
+
+    Raises:
+        OutOfMemory: a row does not fit.
+    """
     training = model.training
     model.eval()
     total = count = 0
-    for row in rows:
-        ids = torch.tensor([row.input_ids[:max_length]], device=model.device)
-        learned = torch.tensor([i for i, keep in enumerate(row.assistant_masks[:max_length]) if keep and i])
-        learned = learned.to(model.device)
-        logits = model(input_ids=ids, logits_to_keep=learned - 1).logits[0].float()
-        total += float(torch.nn.functional.cross_entropy(logits, ids[0, learned], reduction="sum"))
-        count += len(learned)
+    with in_one_sentence(lambda: explain_one_row("on the held-out dialogues", model.device.type)):
+        for row in rows:
+            ids = torch.tensor([row.input_ids[:max_length]], device=model.device)
+            learned = torch.tensor([i for i, keep in enumerate(row.assistant_masks[:max_length]) if keep and i])
+            learned = learned.to(model.device)
+            logits = model(input_ids=ids, logits_to_keep=learned - 1).logits[0].float()
+            total += float(torch.nn.functional.cross_entropy(logits, ids[0, learned], reduction="sum"))
+            count += len(learned)
     model.train(training)
     return total / count
 

@@ -64,9 +64,9 @@ def made_up(shape: Shape) -> Iterator[None]:
     parameters = {name: p.shape for name, p in shape.on_meta().named_parameters()}
 
     def from_pretrained(folder: Path, **given) -> Qwen2ForCausalLM:
+        shape.configuration().save_pretrained(folder)
         weights = {n: RandomTensor(n, size, given["dtype"], given["device_map"]) for n, size in parameters.items()}
         model = Qwen2ForCausalLM.from_pretrained(None, config=shape.configuration(), state_dict=weights, **given)
-        shape.configuration().save_pretrained(folder)
         model.name_or_path = model.config.name_or_path = str(folder)
         return model
 
