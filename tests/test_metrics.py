@@ -137,8 +137,14 @@ def test_fluency_prefers_what_is_whole_and_japanese(tools, better, worse):
     assert value("fluency", talk(["ねえ"], [better]), tools) > value("fluency", talk(["ねえ"], [worse]), tools)
 
 
-def test_a_reply_that_was_cut_is_not_fluent(tools):
-    assert value("fluency", talk(["ねえ"], ["うん、聞くよ。"], stopped=False), tools) == 0
+def test_that_a_reply_was_cut_is_told_by_one_metric_and_not_by_two(tools):
+    whole, cut = "うん、聞くよ。それで、どうしたの？", "うん、聞くよ。それで、どうしたの？ 私はね、"
+    by_herself, by_limit = talk(["ねえ"], [whole]), talk(["ねえ"], [cut], stopped=False)
+    assert value("fluency", by_limit, tools) == value("fluency", by_herself, tools) > 0.5
+    assert value("stops", by_limit, tools) == 0 < value("stops", by_herself, tools)
+    assert value("fluency", talk(["ねえ"], [cut]), tools) == 0, "she stopped in the middle of a sentence"
+    assert value("fluency", talk(["ねえ"], ["昨日の雨で川の水が"], stopped=False), tools) > 0
+    assert value("fluency", talk(["ねえ"], ["うん。" * 30], stopped=False), tools) < 0.05
 
 
 @pytest.mark.parametrize(
