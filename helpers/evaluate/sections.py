@@ -26,8 +26,7 @@ from helpers.evaluate.report import Section, Table
 from helpers.evaluate.scenarios import Scenario
 
 SCENES = 8
-_SCORES = """Mean and 95 % interval over scenarios and their samples.
-The total is the mean over the metrics that can be relied on."""
+_SCORES = "Mean and 95 % interval over scenarios and their samples."
 _DIFFERENCES = f"""A difference below {scoreboard.MINIMUM_DIFFERENCE} counts as too small to matter; this bound was set
 beforehand. p is corrected over the whole table."""
 _CHANGES = """Means that differ by 0.005 or more, and arms that were played in one of the two only.
@@ -40,12 +39,12 @@ Played = Mapping[str, Sequence[Transcript]]
 def scores(board: scoreboard.Scoreboard, written: Path) -> list[Section]:
     """The scoreboard with its two pictures, the paired differences, and what changed since the one that was at
     `written` before."""
-    pictures = {"Scoreboard as a forest plot": "scoreboard.png", "The reliable metrics as a radar": "radar.png"}
+    pictures = {"Scoreboard as a forest plot": "scoreboard.png", "The metrics of the total as a radar": "radar.png"}
     compared = _table(scoreboard.COMPARISON_COLUMNS, board.comparison_table())
     changes = _table(scoreboard.CHANGE_COLUMNS, board.changes(written))
     nothing = "Nothing has changed, or this is the first one."
     return [
-        Section("Scoreboard", _SCORES, [Table(board.columns, board.table())], pictures),
+        Section("Scoreboard", f"{_SCORES}\n{board.made_of()}", [Table(board.columns, board.table())], pictures),
         Section("Paired differences", _DIFFERENCES, compared),
         Section("Since the evaluation before", _CHANGES if changes else nothing, changes),
     ]
