@@ -528,6 +528,14 @@ def test_a_simulated_user_answers_her_and_leaves_the_turns_that_are_measured(eva
     assert "びっくりした" in asked[3]["content"] and "（言うこと：" in asked[3]["content"]
 
 
+def test_a_simulated_user_leaves_whole_talks_in_which_something_is_said_that_is_measured_later(card, scenarios):
+    kinds = ("memory_corrected", "boundary", "crisis", "false_memory")
+    some = [s for s in scenarios if s.kind in kinds]
+    assert {s.kind for s in some} == set(kinds)
+    assert all(s.fixed_turns == set(range(len(s.user_turns))) for s in some)
+    assert any(len(s.fixed_turns) < len(s.user_turns) for s in scenarios if s.kind == "comfort")
+
+
 def test_a_simulated_user_is_asked_nothing_twice_and_another_one_voids_the_talk(evaluation):
     arm, first, second = Arm("base", "m", "persona"), FakeUser(fail_at=2), FakeUser()
     with pytest.raises(KeyboardInterrupt):
@@ -582,6 +590,18 @@ def test_the_scoreboard_sees_the_difference(played, card):
     better = f"better in total ({total}), persona consistency ({persona}), stops by herself ("
     assert sentence.startswith(f"good against bad: {better}")
     assert total.mean == pytest.approx(board.totals["good"].mean - board.totals["bad"].mean, abs=2e-6)
+
+
+def test_only_metrics_of_what_was_played_are_expected(played, scenarios, card):
+    _, _, board = played
+    some = scenarios[: bootstrap.MIN_SCENARIOS]
+    assert {"consistency", "acknowledge", "relevance"} < metrics.expected(some, card) <= set(board.arms["good"])
+    given = {"kind": "moment", "situation": "", "affection_level": "friend", "calls_for": "calm"}
+    imported = [Scenario(id=f"i{n}", user_turns=["雨だ"], **given) for n in range(2)]
+    always = {"persona", "level", "emotion", "fluency", "stops", "probes"}
+    assert metrics.expected(imported, card) == {*always, "relevance"} and metrics.expected(imported[:1], card) == always
+    assert metrics.expected(imported[:1], card.model_copy(update={"probes": []})) == always - {"probes"}
+    assert metrics.expected(scenarios, card) == set(metrics.METRICS)
 
 
 def test_what_is_not_shown_is_said_so(played):
