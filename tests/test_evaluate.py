@@ -262,6 +262,27 @@ def test_probe_answers(reply, right):
     assert persona_rules.answers_probe(reply, ["さくら", "22"]) is right
 
 
+@pytest.mark.parametrize("name", ["sakura", "seiji"])
+def test_a_card_asks_enough_about_itself_and_its_facts_answer(name):
+    card = load_persona(name)
+    told = f"{card.name} {card.age} {card.profession} {card.facts} {card.background}"
+    assert len(card.probes) >= bootstrap.MIN_SCENARIOS
+    assert len({p.question for p in card.probes}) == len(card.probes)
+    for probe in card.probes:
+        assert persona_rules.answers_probe(told, probe.expect), probe.question
+        assert not persona_rules.answers_probe(probe.question, probe.expect), "a question must not hold its answer"
+
+
+@pytest.mark.parametrize("name", ["sakura", "seiji"])
+def test_no_probe_is_asked_in_what_is_learned_from(name):
+    learned = []
+    for folder in ("dialogues", "counterfactuals", "preferences", "users"):
+        for file in (ROOT / "data" / folder / name).rglob("*.jsonl"):
+            learned += [t for line in file.read_text(encoding="utf-8").splitlines() for t in _texts(json.loads(line))]
+    said = {bare(text).casefold() for text in learned}
+    assert not [p.question for p in load_persona(name).probes if bare(p.question).casefold() in said]
+
+
 # --- bootstrap
 
 
