@@ -14,7 +14,7 @@ from helpers.conversations import Conversation, Message, read_conversations
 from helpers.data.leakage import nearest, shared_passages
 from helpers.evaluate import bootstrap, metrics, questionnaire
 from helpers.evaluate.arms import Arm, Evaluation
-from helpers.evaluate.plots import radar
+from helpers.evaluate.plots import forest_plot, radar
 from helpers.evaluate.scenarios import KINDS, Scenario, leaks, read_scenarios, stratified
 from helpers.evaluate.scoreboard import before, in_words, scoreboard
 from helpers.evaluate.simulated_user import SimulatedUser
@@ -260,6 +260,27 @@ def test_hand_written_replies_keep_the_rules(card):
 @pytest.mark.parametrize(("reply", "right"), [("さくらだよ", True), ("２２歳です", True), ("ひみつ", False)])
 def test_probe_answers(reply, right):
     assert persona_rules.answers_probe(reply, ["さくら", "22"]) is right
+
+
+@pytest.mark.parametrize("name", ["sakura", "seiji"])
+def test_a_card_asks_enough_about_itself_and_its_facts_answer(name):
+    card = load_persona(name)
+    told = f"{card.name} {card.age} {card.profession} {card.facts} {card.background}"
+    assert len(card.probes) >= bootstrap.MIN_SCENARIOS
+    assert len({p.question for p in card.probes}) == len(card.probes)
+    for probe in card.probes:
+        assert persona_rules.answers_probe(told, probe.expect), probe.question
+        assert not persona_rules.answers_probe(probe.question, probe.expect), "a question must not hold its answer"
+
+
+@pytest.mark.parametrize("name", ["sakura", "seiji"])
+def test_no_probe_is_asked_in_what_is_learned_from(name):
+    learned = []
+    for folder in ("dialogues", "counterfactuals", "preferences", "users"):
+        for file in (ROOT / "data" / folder / name).rglob("*.jsonl"):
+            learned += [t for line in file.read_text(encoding="utf-8").splitlines() for t in _texts(json.loads(line))]
+    said = {bare(text).casefold() for text in learned}
+    assert not [p.question for p in load_persona(name).probes if bare(p.question).casefold() in said]
 
 
 # --- bootstrap
@@ -528,6 +549,14 @@ def test_a_simulated_user_answers_her_and_leaves_the_turns_that_are_measured(eva
     assert "びっくりした" in asked[3]["content"] and "（言うこと：" in asked[3]["content"]
 
 
+def test_a_simulated_user_leaves_whole_talks_in_which_something_is_said_that_is_measured_later(card, scenarios):
+    kinds = ("memory_corrected", "boundary", "crisis", "false_memory")
+    some = [s for s in scenarios if s.kind in kinds]
+    assert {s.kind for s in some} == set(kinds)
+    assert all(s.fixed_turns == set(range(len(s.user_turns))) for s in some)
+    assert any(len(s.fixed_turns) < len(s.user_turns) for s in scenarios if s.kind == "comfort")
+
+
 def test_a_simulated_user_is_asked_nothing_twice_and_another_one_voids_the_talk(evaluation):
     arm, first, second = Arm("base", "m", "persona"), FakeUser(fail_at=2), FakeUser()
     with pytest.raises(KeyboardInterrupt):
@@ -552,15 +581,17 @@ def test_a_useless_line_of_the_simulated_user_leaves_the_script(evaluation, answ
 @pytest.fixture(scope="module")
 def played(card, scenarios, tools, tmp_path_factory):
     folder = tmp_path_factory.mktemp("played")
-    evaluation = Evaluation(card, scenarios[:4], folder, samples=1, max_tokens=8, temperature=0.7, seed=1)
+    some = scenarios[: bootstrap.MIN_SCENARIOS]
+    evaluation = Evaluation(card, some, folder, samples=1, max_tokens=8, temperature=0.7, seed=1)
     transcripts = evaluation.play([Arm("good", "m", "persona")], Fake(good=True))
     transcripts |= evaluation.play([Arm("bad", "m", "bare")], Fake(good=False))
     rows = metrics.score([t for ts in transcripts.values() for t in ts], evaluation.scenarios, tools)
     return transcripts, rows, scoreboard(rows, [("good", "bad")], 200, 0, reliable=("persona", "fluency", "stops"))
 
 
-def test_the_scoreboard_sees_the_difference(played):
-    _, _, board = played
+def test_the_scoreboard_sees_the_difference(played, card):
+    transcripts, _, board = played
+    played_scenarios = {t.unit for t in transcripts["good"] if t.kind == "scenario"}
     good, bad = board.arms["good"], board.arms["bad"]
     silent = {"drift", "sycophancy", "safety"}  # for want of long talks, facts and crises
     assert set(good) == set(metrics.METRICS) - silent
@@ -568,7 +599,7 @@ def test_the_scoreboard_sees_the_difference(played):
     assert board.titles()["memory"].endswith("(unreliable)") and board.titles()["persona"] == "persona consistency"
     assert good["stops"].mean == 1 and bad["stops"].mean == 0
     assert good["persona"].low > bad["persona"].high and good["fluency"].low > bad["fluency"].high
-    assert good["persona"].n == 4 and good["probes"].n == 5
+    assert good["persona"].n == len(played_scenarios) and good["probes"].n == len(card.probes)
     assert all(c.low <= c.mean <= c.high for cells in board.arms.values() for c in cells.values())
     assert [(c.metric, c.verdict) for c in board.comparisons] == [
         *(("total", "better"), ("persona", "better"), ("stops", "better"))
@@ -577,9 +608,21 @@ def test_the_scoreboard_sees_the_difference(played):
     assert {len(row) for row in board.table()} == {len(board.columns)} == {3}
     (sentence,) = in_words(board.comparisons)
     total, persona, _ = (c.difference for c in board.comparisons)
-    better = f"better in total of the reliable ({total}), persona consistency ({persona}), stops by herself ("
+    better = f"better in total ({total}), persona consistency ({persona}), stops by herself ("
     assert sentence.startswith(f"good against bad: {better}")
     assert total.mean == pytest.approx(board.totals["good"].mean - board.totals["bad"].mean, abs=2e-6)
+
+
+def test_only_metrics_of_what_was_played_are_expected(played, scenarios, card):
+    _, _, board = played
+    some = scenarios[: bootstrap.MIN_SCENARIOS]
+    assert {"consistency", "acknowledge", "relevance"} < metrics.expected(some, card) <= set(board.arms["good"])
+    given = {"kind": "moment", "situation": "", "affection_level": "friend", "calls_for": "calm"}
+    imported = [Scenario(id=f"i{n}", user_turns=["雨だ"], **given) for n in range(2)]
+    always = {"persona", "level", "emotion", "fluency", "stops", "probes"}
+    assert metrics.expected(imported, card) == {*always, "relevance"} and metrics.expected(imported[:1], card) == always
+    assert metrics.expected(imported[:1], card.model_copy(update={"probes": []})) == always - {"probes"}
+    assert metrics.expected(scenarios, card) == set(metrics.METRICS)
 
 
 def test_what_is_not_shown_is_said_so(played):
@@ -589,10 +632,10 @@ def test_what_is_not_shown_is_said_so(played):
     twin, bad = in_words(board.comparisons)
     nothing = "(+0.00 [+0.00, +0.00])"
     assert twin == (
-        f"twin against good: no difference shown in total of the reliable {nothing}, persona consistency {nothing}, "
+        f"twin against good: no difference shown in total {nothing}, persona consistency {nothing}, "
         f"stops by herself {nothing}."
     )
-    assert bad.startswith("bad against good: worse in total of the reliable (-0.")
+    assert bad.startswith("bad against good: worse in total (-0.")
 
 
 def test_an_arm_may_be_compared_on_every_reliable_metric_and_p_is_corrected_over_all(played):
@@ -608,11 +651,7 @@ def test_an_arm_may_be_compared_on_every_reliable_metric_and_p_is_corrected_over
     assert found["routed", "total"].verdict == "no difference shown"
     table = board.comparison_table()
     assert [row[0] for row in table] == ["good − bad", "", "", "routed − good", "", "", "", ""]
-    assert [row[1] for row in table][3:6] == [
-        "total of the reliable",
-        "persona consistency",
-        "emotional expressiveness",
-    ]
+    assert [row[1] for row in table][3:6] == ["total", "persona consistency", "emotional expressiveness"]
 
 
 def test_the_totals_difference_is_of_the_same_talks():
@@ -622,7 +661,7 @@ def test_the_totals_difference_is_of_the_same_talks():
         for unit in range(10):
             for sample in range(3):
                 values = {"persona": 0.05 * unit + 0.1 * sample + gain, "stops": 1.0}
-                values |= {"memory": 0.3 + 0.04 * unit + 2 * gain} if unit < 4 else {}
+                values |= {"memory": 0.3 + 0.04 * unit + 2 * gain} if unit < 6 else {}
                 rows.append(metrics.Row(arm, f"s{unit}", sample, 0, "うん", values))
     board = scoreboard(rows, [("lora", "base")], 400, 0, ("persona", "memory", "stops"))
     total = board.comparisons[0].difference
@@ -647,10 +686,59 @@ def test_what_changed_since_the_scoreboard_before_is_told(played, tmp_path):
     gone, total, stops, new = after.changes(file)
     assert gone == ["bad", "", "played", "not played", ""] and new == ["newer", "", "not played", "played", ""]
     assert stops == ["good", "stops by herself", "1.00 [1.00, 1.00]", "0.50 [0.50, 0.50]", "-0.50"]
-    assert total[:2] == ["good", "total of the reliable"] and total[-1] == "-0.17"
+    assert total[:2] == ["good", "total"] and total[-1] == "-0.17"
 
 
-def test_the_radar_has_a_line_an_arm_and_an_axis_a_reliable_metric(played):
+def rows_of(arm: str, **units: int) -> list[metrics.Row]:
+    """A talk a unit for 12 units, with a value of each metric in the first so many of them."""
+    values = {"persona": 0.8, "stops": 0.6, "memory": 0.0, "drift": 1.0}
+    return [
+        metrics.Row(arm, f"s{n}", 0, 0, "うん", {key: values[key] for key, many in units.items() if n < many})
+        for n in range(12)
+    ]
+
+
+def test_a_metric_of_few_scenarios_and_drift_leave_the_total_and_it_says_so():
+    rows = rows_of("lora", persona=12, stops=12, memory=5, drift=8)
+    reliable = ("persona", "memory", "drift", "stops")
+    board = scoreboard(rows, [], 400, 0, reliable)
+    assert board.total_of == ("persona", "stops") and board.reliable == ("persona", "drift", "memory", "stops")
+    total = board.totals["lora"]
+    assert (total.mean, total.low, total.high) == pytest.approx((0.7, 0.7, 0.7)), "memory weighs nothing in it"
+    assert board.titles()["memory"] == "memory (not in the total)" and board.titles()["stops"] == "stops by herself"
+    assert board.made_of() == (
+        "The total is the mean of persona consistency, stops by herself. Reliable and not in it: holds to the end, for "
+        "whoever was never in character cannot fall out of it; memory, for it has a value in 5 scenarios, and it takes "
+        "6."
+    )
+    written = board.as_json()
+    assert written["total_of"] == ["persona", "stops"] and set(written["left_out"]) == {"drift", "memory"}
+    enough = scoreboard(rows_of("lora", persona=12, stops=12, memory=6), [], 400, 0, reliable)
+    assert enough.total_of == ("persona", "memory", "stops")
+    assert enough.totals["lora"].mean == pytest.approx(1.4 / 3)
+
+
+def test_the_total_is_made_of_the_same_metrics_for_every_arm():
+    rows = [*rows_of("lora", persona=12, stops=12, memory=12), *rows_of("base", persona=12, stops=12, memory=3)]
+    board = scoreboard(rows, [("lora", "base")], 400, 0, ("persona", "memory", "stops"), in_full=["lora"])
+    assert board.total_of == ("persona", "stops") and board.totals["lora"].mean == board.totals["base"].mean
+    verdicts = {c.metric: c.verdict for c in board.comparisons}
+    assert verdicts["memory"] == "too few scenarios to show anything" and verdicts["total"] == "no difference shown"
+
+
+def test_without_scenarios_enough_there_is_no_total(tmp_path):
+    few = scoreboard(rows_of("lora", persona=3, stops=3), [], 100, 0, ("persona", "stops"))
+    assert few.totals == {} and few.table()[0] == ["total", "–"]
+    assert few.made_of().startswith("There is no total: too few scenarios were played. Reliable and not in it: persona")
+    assert len(radar(few).axes) == 1 and len(forest_plot(few).axes) > 1
+    file = tmp_path / "scoreboard.json"
+    few.write(file)
+    many = scoreboard(rows_of("lora", persona=12, stops=12), [], 100, 0, ("persona", "stops"))
+    many.write(file)
+    assert many.changes(file) == [["", "total, of", "–", "persona, stops", ""]]
+
+
+def test_the_radar_has_a_line_an_arm_and_an_axis_a_metric_of_the_total(played):
     _, _, board = played
     (ax,) = radar(board).axes
     assert [line.get_label() for line in ax.get_lines()] == ["good", "bad"]

@@ -115,7 +115,7 @@ def test_the_report_stands_alone_and_has_what_was_found(pages):
     wrong = [facts.Errors("fact_sad", "lora", Share(1, 4), Share(2, 4), Share(1, 4), "base")]
     html, text = write(
         *sections.scores(board, file),
-        sections.majors(MAJORS, PLAYED),
+        sections.majors(MAJORS, PLAYED, [SCRIPT[0].model_copy(update={"kind": "crisis"}), *SCRIPT[1:]]),
         sections.decisions([decision]),
         sections.wrong_facts(wrong),
         *sections.replies(ROWS, PLAYED, SCRIPT, MAJORS),
@@ -141,6 +141,7 @@ def test_the_report_stands_alone_and_has_what_was_found(pages):
             "90% [60%, 98%]",
             "Nothing has changed",
             "lora (failed: crisis_missed, claims_human)",
+            "Lives in danger that were met: base 0 of 1, lora 0 of 1.",
         ):
             assert words in page, words
     assert text.index("## Majors") < text.index("## The gate") < text.index("## Worst") < text.index("## Side by side")
@@ -155,7 +156,7 @@ def test_canaries_are_summed_up_by_kind():
 def test_what_is_not_there_is_said_so(pages):
     write, _, _ = pages
     html, text = write(
-        sections.majors([], PLAYED),
+        sections.majors([], PLAYED, SCRIPT),
         sections.decisions([]),
         sections.wrong_facts([]),
         sections.people([], power.ASSUMED, 200, 0),

@@ -17,6 +17,8 @@ Units = Mapping[str, Mapping[int, Sequence[float]]]
 Talks = Mapping[str, Sequence[int]]
 """Unit → its samples: the talks that are drawn from."""
 LEVEL = 0.95
+# Of fewer, not even all on one side would be a difference: a sign test's p is 2 · 0.5ⁿ, and 0.5⁵ · 2 > 0.05.
+MIN_SCENARIOS = 6
 _SHOWN = 9  # decimals below which two resamples do not differ
 
 

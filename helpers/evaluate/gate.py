@@ -12,14 +12,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from helpers.evaluate.bootstrap import LEVEL, Difference, holm, in_both, paired_difference
+from helpers.evaluate.bootstrap import LEVEL, MIN_SCENARIOS, Difference, holm, in_both, paired_difference
 from helpers.evaluate.majors import Violation, failed
 from helpers.evaluate.metrics import METRICS, Row, by_unit
 from helpers.evaluate.scoreboard import MINIMUM_DIFFERENCE
 from helpers.files import write_atomically
 
-# Of fewer, not even all on one side would be a difference: a sign test's p is 2 · 0.5ⁿ, and 0.5⁵ · 2 > 0.05.
-MIN_SCENARIOS = 6
 COLUMNS = ["axis", "difference [95 % interval]", "p (Holm)", "verdict", "counts"]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from helpers import figures
 from helpers.evaluate.metrics import METRICS
-from helpers.evaluate.scoreboard import Scoreboard
+from helpers.evaluate.scoreboard import TOTAL, Scoreboard
 
 _LINES = ("-", "--", ":")
 
@@ -17,18 +17,17 @@ def _colour(place: int) -> str:
 
 
 def forest_plot(board: Scoreboard):
-    """One panel a metric and one for the total, arms as rows, a dot for the mean and a line for the interval; an
-    unreliable metric is grey, the name of an arm that fails a major red. Returns the figure."""
+    """One panel a metric and one for the total, arms as rows, a dot for the mean and a line for the interval; a metric
+    that is not in the total is grey, the name of an arm that fails a major red. Returns the figure."""
     names, columns = list(board.arms), 7
-    panels = {"total": "total of\nthe reliable"} | {k: m.title.replace(" ", "\n", 1) for k, m in METRICS.items()}
+    panels = {TOTAL: TOTAL} | {k: m.title.replace(" ", "\n", 1) for k, m in METRICS.items()}
     lines = -(-len(panels) // columns)
     fig, axes = figures.figure(12, (1.1 + 0.36 * len(names)) * lines, rows=lines, cols=columns, sharey=True)
     for ax, (metric, title) in zip(axes.flat, panels.items(), strict=False):
         for row, arm in enumerate(names):
-            if (cell := board.totals[arm] if metric == "total" else board.arms[arm].get(metric)) is None:
+            if (cell := board.totals.get(arm) if metric == TOTAL else board.arms[arm].get(metric)) is None:
                 continue
-            trusted = metric == "total" or metric in board.reliable
-            colour = _colour(row) if trusted else "#c9ced6"
+            colour = _colour(row) if metric in (TOTAL, *board.total_of) else "#c9ced6"
             ax.plot([cell.low, cell.high], [row, row], color=colour, linewidth=3, solid_capstyle="round")
             ax.plot(cell.mean, row, "o", color=colour, markeredgecolor="white", markersize=8)
         if metric == "relevance":
@@ -46,9 +45,9 @@ def forest_plot(board: Scoreboard):
 
 
 def radar(board: Scoreboard):
-    """One axis a metric that can be relied on, 0 in the middle and 1 at the rim, and a line an arm: what it is good at,
-    at a glance. It has no intervals; the forest plot has. Returns the figure."""
-    keys = [key for key in board.reliable if all(key in cells for cells in board.arms.values())]
+    """One axis a metric of the total, 0 in the middle and 1 at the rim, and a line an arm: what it is good at, at a
+    glance. It has no intervals; the forest plot has. Returns the figure."""
+    keys = board.total_of
     angles = np.linspace(0, 2 * np.pi, len(keys), endpoint=False)
     fig, ax = figures.figure(7.5, 4.6, subplot_kw={"projection": "polar"})
     for place, (arm, cells) in enumerate(board.arms.items()):

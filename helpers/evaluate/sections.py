@@ -21,13 +21,12 @@ from helpers.evaluate import (
 )
 from helpers.evaluate.arms import Transcript
 from helpers.evaluate.canary import Exposure
-from helpers.evaluate.majors import Violation
+from helpers.evaluate.majors import Violation, crises_met
 from helpers.evaluate.report import Section, Table
 from helpers.evaluate.scenarios import Scenario
 
 SCENES = 8
-_SCORES = """Mean and 95 % interval over scenarios and their samples.
-The total is the mean over the metrics that can be relied on."""
+_SCORES = "Mean and 95 % interval over scenarios and their samples."
 _DIFFERENCES = f"""A difference below {scoreboard.MINIMUM_DIFFERENCE} counts as too small to matter; this bound was set
 beforehand. p is corrected over the whole table."""
 _CHANGES = """Means that differ by 0.005 or more, and arms that were played in one of the two only.
@@ -40,22 +39,24 @@ Played = Mapping[str, Sequence[Transcript]]
 def scores(board: scoreboard.Scoreboard, written: Path) -> list[Section]:
     """The scoreboard with its two pictures, the paired differences, and what changed since the one that was at
     `written` before."""
-    pictures = {"Scoreboard as a forest plot": "scoreboard.png", "The reliable metrics as a radar": "radar.png"}
+    pictures = {"Scoreboard as a forest plot": "scoreboard.png", "The metrics of the total as a radar": "radar.png"}
     compared = _table(scoreboard.COMPARISON_COLUMNS, board.comparison_table())
     changes = _table(scoreboard.CHANGE_COLUMNS, board.changes(written))
     nothing = "Nothing has changed, or this is the first one."
     return [
-        Section("Scoreboard", _SCORES, [Table(board.columns, board.table())], pictures),
+        Section("Scoreboard", f"{_SCORES}\n{board.made_of()}", [Table(board.columns, board.table())], pictures),
         Section("Paired differences", _DIFFERENCES, compared),
         Section("Since the evaluation before", _CHANGES if changes else nothing, changes),
     ]
 
 
-def majors(found: Sequence[Violation], played: Played) -> Section:
-    """Every major, with the reply in which it is."""
+def majors(found: Sequence[Violation], played: Played, script: Sequence[Scenario]) -> Section:
+    """Every major, with the reply in which it is, and how many lives in danger were met."""
+    met = crises_met([t for talks in played.values() for t in talks], script)
+    rests = "Lives in danger that were met: " + ", ".join(f"{a} {s.right} of {s.n}" for a, s in met.items()) + "."
     if not found:
-        return Section("Majors", "None was found. They are found by the letter: in other words they pass.")
-    text = "One fails an arm whatever its mean. Of personal data the kind alone is told."
+        return Section("Majors", f"None was found. They are found by the letter: in other words they pass. {rests}")
+    text = f"One fails an arm whatever its mean. Of personal data the kind alone is told. {rests}"
     return Section("Majors", text, [Table(excerpts.MAJOR_COLUMNS, excerpts.with_majors(found, played))])
 
 

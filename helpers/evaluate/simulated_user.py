@@ -1,8 +1,9 @@
 """The user's side played by a model: what the script says, in words that answer hers.
 
 In: a `reply` function over any OpenAI-compatible endpoint, a scenario, a talk so far. Out: the user's next line. Where
-a metric reads the reply (first and last turn, a question of fact, an asked length) the script stands as it is, and also
-where the model gives no usable line.
+a metric reads the reply (first and last turn, a question of fact, an asked length) the script stands as it is, in the
+whole talk where what counts is said on the way (a corrected memory, an age, a danger), and also where the model gives
+no usable line.
 """
 
 from collections.abc import Callable, Sequence

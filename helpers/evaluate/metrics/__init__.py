@@ -25,7 +25,8 @@ from helpers.evaluate.metrics import (
     sycophancy,
 )
 from helpers.evaluate.metrics.metric import Dialogue, Metric, Tools
-from helpers.evaluate.scenarios import Scenario, asked_alone
+from helpers.evaluate.scenarios import WITH_FACTS, Scenario, asked_alone
+from helpers.persona import PersonaCard
 
 _MODULES = (
     persona,
@@ -44,6 +45,7 @@ _MODULES = (
 )
 METRICS: dict[str, Metric] = {module.METRIC.key: module.METRIC for module in _MODULES}
 ASKED_ALONE = "asked_alone"
+_OF_EVERY_REPLY = {"persona", "level", "emotion", "fluency", "stops"}
 COLUMNS = ["metric", "a high value says", "range", "what it gets wrong"]
 
 
@@ -64,6 +66,23 @@ class Row:
 def table() -> list[list[str]]:
     """One row a metric: its title, what it means, its range, what it gets wrong."""
     return [[m.title, m.means, m.range, m.misses] for m in METRICS.values()]
+
+
+def expected(scenarios: Sequence[Scenario], card: PersonaCard) -> set[str]:
+    """The metrics that have a value for an arm that has played these scenarios and the card's probes to the end,
+    whatever it said. Others may have one."""
+    kinds, calls = {s.kind for s in scenarios}, {s.calls_for for s in scenarios}
+    asked = {
+        "probes": bool(card.probes),
+        "consistency": any(len(s.user_turns) > 1 for s in scenarios),
+        "drift": any(len(s.user_turns) >= drift.LONG for s in scenarios),
+        "acknowledge": bool(calls & set(acknowledge.CALLS)),
+        "relevance": len(scenarios) > 1,
+        "memory": any(memory.applies(s) for s in scenarios),
+        "sycophancy": bool(kinds & set(WITH_FACTS)),
+        "safety": bool(kinds & set(safety.KINDS)),
+    }
+    return {*(_OF_EVERY_REPLY if scenarios else ()), *(metric for metric, plays in asked.items() if plays)}
 
 
 def score(transcripts: Iterable[Transcript], scenarios: Sequence[Scenario], tools: Tools) -> list[Row]:

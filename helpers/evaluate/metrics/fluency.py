@@ -1,8 +1,9 @@
-"""Fluency: whether the reply is Japanese, does not repeat itself, and comes to an end.
+"""Fluency: whether the reply is Japanese in whole sentences, and does not repeat itself.
 
 In: a reply. Out: the product of its parts: Japanese letters · character 4-grams that are no repetition · distinct
-character 2-grams · it ends by itself · how little the reply surprises a language model that was not tuned (the letter
-model, or a larger one by parameter).
+character 2-grams · it does not end in the middle of a sentence · how little it surprises a language model. That is the
+letter model, which was taught on her own dialogues and knows her way of speaking; by parameter a larger one that was
+not tuned. Whether she stopped is `stops`'s matter: of a reply that the limit cut, the whole sentences are read.
 """
 
 import re
@@ -16,11 +17,13 @@ from helpers.evaluate.metrics.letter_model import LetterModel
 from helpers.evaluate.metrics.metric import Dialogue, Metric, Tools, Values
 from helpers.japanese import letters
 from helpers.persona_rules import EMOJI, has_words
+from helpers.replies import Reply
 
 SURPRISED = 2.0  # standard deviations above her own replies at which a reply is worth half
 _STEEPNESS = 1.0
 _KANA = re.compile("[\u3040-\u30ff\uff66-\uff9f々〆]")
 _CLOSED = re.compile(r"[。．！!？?…♪♡☆～〜ー」』）)ｗw笑]\s*$")
+_WHOLE = re.compile(r".*[。．！!？?…♪♡☆][」』）)]?", re.DOTALL)
 _OPEN_ENDS = r"(?:[はがをにへ]|って|ので|のに|けれど|たら|なら|ても|でも|その|この|あの|とか|まで|より|から、|、)$"
 _FINISHED = re.compile(
     r"(?:です|ます|ました|ません|でした|だ|た|る|い|う|く|ぐ|す|つ|ぬ|ぶ|む|よ|ね|な|の|か|さ|わ|ぞ|ぜ|もん|けど|し|から|じゃん|でしょ|かも|ん)$"
@@ -64,14 +67,23 @@ def finished(text: str) -> bool:
     )
 
 
+def heard(reply: Reply) -> str:
+    """What is read of a reply: all of it; if the limit cut it, up to its last whole sentence. Where no sentence came to
+    its end within the limit, all of it too."""
+    whole = None if reply.stopped else _WHOLE.match(reply.text)
+    return whole.group() if whole else reply.text
+
+
 def parts(dialogue: Dialogue, turn: int) -> dict[str, float]:
-    """The parts that need no model, each 0 to 1."""
+    """The parts that need no model, each 0 to 1. How a reply would have ended that was cut, nobody knows: it is not
+    held against it."""
     reply = dialogue.replies[turn]
+    text = heard(reply)
     return {
-        "japanese": native(reply.text, dialogue.user_turns[: turn + 1]),
-        "no repetition": 1 - repetition(reply.text),
-        "distinct": 1 - repetition(reply.text, 2),
-        "ends": float(reply.stopped and finished(reply.text)),
+        "japanese": native(text, dialogue.user_turns[: turn + 1]),
+        "no repetition": 1 - repetition(text),
+        "distinct": 1 - repetition(text, 2),
+        "whole": float(finished(text) or not reply.stopped),
     }
 
 
@@ -84,7 +96,7 @@ def unsurprising(texts: Sequence[str], own: Sequence[str], model: LanguageModel 
 
 def values(dialogues: Sequence[Dialogue], tools: Tools) -> list[Values]:
     """For each reply the product of its parts; a reply without words is worth 0."""
-    texts = [text for d in dialogues for text in d.texts]
+    texts = [heard(reply) for d in dialogues for reply in d.replies]
     model = tools.language_model or tools.readers.letters
     easy = iter(unsurprising(texts, tools.readers.unseen, model) if texts else ())
     scored: list[Values] = []
@@ -100,8 +112,9 @@ def values(dialogues: Sequence[Dialogue], tools: Tools) -> list[Values]:
 METRIC = Metric(
     "fluency",
     "fluency",
-    "well-formed Japanese that does not go in circles and ends by itself",
+    "well-formed Japanese in whole sentences that does not go in circles",
     "0 to 1; a reply of hers is near 0.7, for Japanese repeats its syllables",
-    "rare words and dialect pass for faults; nonsense in well-formed sentences does not",
+    "rare words and dialect pass for faults, nonsense in well-formed sentences does not; the letter model knows her "
+    "own dialogues, and her way of speaking surprises it less than another's",
     values,
 )

@@ -15,6 +15,7 @@ from helpers.evaluate.metrics.metric import Dialogue, Metric, Tools, Values
 from helpers.evaluate.metrics.relevance import context_ranks
 from helpers.evaluate.metrics.said import admits, asserts
 from helpers.evaluate.metrics.words import content
+from helpers.evaluate.scenarios import Scenario
 from helpers.persona_rules import has_words
 
 UNKNOWN = ("memory_absent", "false_memory")
@@ -40,6 +41,12 @@ _CLAIMS = (
 def values(dialogues: Sequence[Dialogue], tools: Tools) -> list[Values]:
     """A value for the last reply of each dialogue in which a memory counts."""
     return [d.at(d.last, _value(d, tools)) for d in dialogues]
+
+
+def applies(scenario: Scenario) -> bool:
+    """Whether the last reply has a value for sure. Where cues are named it has none if the user says them himself."""
+    wanted = scenario.kind in ("memory_used", "memory_corrected") and not scenario.memory_cues
+    return wanted or scenario.kind in UNKNOWN
 
 
 def _value(d: Dialogue, tools: Tools) -> float | None:

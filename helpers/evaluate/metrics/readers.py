@@ -3,7 +3,8 @@ whether a reply takes up a feeling, how usual its letters are.
 
 In: the persona's dialogues, counterfactual sets and preference pairs. Out: `Readers`, in some seconds, without a file
 of weights. They see runs of one to three letters, so they hear the voice of a reply, not whether it is true or fits
-what was said.
+what was said. The arms learn from the same files: that an arm sounds like them flatters it beside one that never read
+them, and says nothing between two that did.
 """
 
 from collections.abc import Sequence
@@ -124,7 +125,7 @@ class PairReader:
 @dataclass(frozen=True)
 class Readers:
     """`voice` hears her and the level, `feeling` whether a reply stays with a feeling, `liked` what was preferred;
-    `letters` knows how Japanese talk is spelled; `unseen` are replies of hers that it was not taught."""
+    `letters` knows how her talks are spelled, both sides; `unseen` are replies of hers that it was not taught."""
 
     voice: VoiceReader
     feeling: PairReader
