@@ -67,6 +67,12 @@ def talk(user: str, reply: str, level: str = "friend", name: str = "x", source: 
 
 
 @pytest.fixture(scope="module")
+def long_talk(*replies: str, source: str = "generated") -> Conversation:
+    turns = [turn for reply in replies for turn in (("user", "うん"), ("assistant", reply))]
+    messages = [Message(role=role, content=text) for role, text in turns]
+    return Conversation(id="x", messages=messages, metadata=Metadata(affection_level="friend", source=source))
+
+
 def written() -> list[Conversation]:
     return read_conversations(ROOT / "data" / "dialogues" / "sakura").conversations
 
@@ -132,6 +138,8 @@ def test_register_ignores_quotes_and_lookalikes():
         ("translated", talk("元気？", "あなたは元気なの？", source="chatterbot-corpus")),
         ("voice", talk("元気？", "株を低く買って高く売る。", source="chatterbot-corpus")),
     ],
+        ("voice", long_talk("株を低く買って高く売る。", "会社の決算は三月に出る。", "利益は来年度に回す。")),
+        ("no_turn", talk("株式市場", "私もよく知らないの", source="chatterbot-corpus")),
 )
 def test_each_rule_speaks_against_what_it_is_for(rule, conversation, card):
     assert rule in {reason.rule for reason in check(conversation, card)}
@@ -173,6 +181,29 @@ def test_what_people_wrote_passes_and_most_of_the_raw_corpus_does_not(written, s
 
 
 def test_japanese_share_counts_letters_only():
+@pytest.mark.parametrize("persona", ["sakura", "seiji"])
+def test_what_people_wrote_would_pass_as_generated_too(persona):
+    """The gate for what nobody wrote as hers must know her own dialogues for hers."""
+    card = load_persona(persona)
+    hers = read_conversations(ROOT / "data" / "dialogues" / persona).conversations
+    generated = [c.model_copy(update={"metadata": c.metadata.model_copy(update={"source": "generated"})}) for c in hers]
+    refused = [v for v in check_all(generated, card) if not v.passes]
+    assert len(refused) <= 0.05 * len(hers), [(v.conversation.id, str(v.reasons[0])) for v in refused]
+
+
+def test_what_speech_does_is_no_sign_of_a_translation_nor_a_bare_topic(card):
+    for user, reply in (
+        ("休みの日は？", "私は古本屋めぐりかな"),
+        ("彼女が風邪ひいた", "それは心配だね。熱はあるの？"),
+        ("完売！！！", "売り切ったんだ、すごいね"),
+        ("…", "どうしたの、聞くよ"),
+    ):
+        assert not check(talk(user, reply, source="line"), card), (user, reply)
+    assert not check(long_talk("やったじゃん。", "それでこそ", "もう行こう", "うれしいね"), card), (
+        "one of four is heard"
+    )
+
+
     assert japanese_share("そうだね😊 12時！") == 1.0
     assert japanese_share("hello") == japanese_share("😊！") == 0.0
 
