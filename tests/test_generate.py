@@ -1,6 +1,8 @@
 """Method B: the same seed asks for the same, nothing is asked twice, and only what passes the gate is kept."""
 
 import json
+import re
+import signal
 import threading
 import time
 from collections import Counter
@@ -32,11 +34,11 @@ def examples():
 
 
 class Model:
-    """An endpoint that answers well, counts, and breaks off or fails where it is told to."""
+    """An endpoint that answers well, counts, and presses Ctrl-C or fails where it is told to."""
 
-    def __init__(self, stop_after: int | None = None, fails: bool = False):
-        self.asked, self.lock, self.stop_after, self.fails = Counter(), threading.Lock(), stop_after, fails
-        self.now = self.most = 0
+    def __init__(self, interrupt_at: int | None = None, fails: bool = False, seconds: float = 0.002):
+        self.asked, self.lock, self.interrupt_at, self.fails = Counter(), threading.Lock(), interrupt_at, fails
+        self.seconds, self.now, self.most = seconds, 0, 0
 
     def reply(self, messages, *, max_tokens, temperature, seed, extra):
         assert extra["response_format"]["json_schema"]["schema"] == SCHEMA
@@ -45,11 +47,11 @@ class Model:
             self.asked[seed] += 1
             self.now += 1
             self.most = max(self.most, self.now)
-        time.sleep(0.002)
+            if sum(self.asked.values()) == self.interrupt_at:
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        time.sleep(self.seconds)
         with self.lock:
             self.now -= 1
-            if self.stop_after is not None and sum(self.asked.values()) > self.stop_after:
-                raise KeyboardInterrupt
         if self.fails:
             raise ConnectionError("nobody answers")
         turns = [
@@ -92,17 +94,19 @@ def test_an_order_asks_with_the_card_examples_and_the_situation(material, card, 
 
 def test_an_interrupted_run_goes_on_and_asks_nothing_twice(material, card, examples, tmp_path):
     orders = draw_orders(material, card, 60, seed=1)
-    first = Model(stop_after=25)
+    """What is under way at the interrupt is answered, paid for and kept."""
+    first = Model(interrupt_at=25, seconds=0.05)
     with pytest.raises(KeyboardInterrupt):
         go(orders, first, tmp_path, examples, concurrency=4)
     file = tmp_path / "answers.jsonl"
     kept = len(file.read_text(encoding="utf-8").splitlines())
-    assert 15 <= kept <= 25
+    assert 25 <= kept < 60 and kept == sum(first.asked.values())
     file.write_bytes(file.read_bytes() + b'{"id": "generated-1-0000')  # killed while it wrote
     second = Model()
     result = go(orders, second, tmp_path, examples, concurrency=4)
-    assert len(result.answers) == 60 and result.asked == 60 - kept == sum(second.asked.values())
-    assert max(second.asked.values()) == 1 and second.most <= 4
+    assert len(result.answers) == 60 and result.asked == 60 - kept
+    assert first.asked + second.asked == Counter(order.seed for order in orders), "each once in both runs together"
+    assert first.most <= 4 and second.most <= 4
     assert go(orders, third := Model(), tmp_path, examples).asked == 0 and not third.asked
     assert (
         go(
@@ -113,6 +117,22 @@ def test_an_interrupted_run_goes_on_and_asks_nothing_twice(material, card, examp
 
 
 def test_a_budget_and_an_endpoint_that_is_gone_stop_the_run(material, card, examples, tmp_path):
+def test_the_log_holds_each_request_with_its_reply(material, card, examples, tmp_path):
+    orders = draw_orders(material, card, 3, seed=1)
+    go(orders, Model(), tmp_path, examples)
+    file = tmp_path / "answers.jsonl"
+    logged = {entry["id"]: entry for entry in map(json.loads, file.read_text(encoding="utf-8").splitlines())}
+    for order in orders:
+        entry = logged[order.id]
+        assert entry["messages"] == order.request(card, examples).messages and entry["schema"] == SCHEMA
+        assert entry["sampling"] == {"model": "m", "max_tokens": 700, "temperature": 0.9, "seed": order.seed}
+        assert str(order.seed) in entry["text"]
+    for entry in logged.values():  # as logs were before
+        del entry["messages"], entry["schema"], entry["sampling"]
+    file.write_text("".join(json.dumps(entry) + "\n" for entry in logged.values()), encoding="utf-8")
+    assert go(orders, Model(), tmp_path, examples).asked == 0
+
+
     orders = draw_orders(material, card, 100, seed=1)
     spent = go(orders, Model(), tmp_path / "a", examples, concurrency=2, budget=500)
     assert 10 <= len(spent.answers) <= 12 and "500 tokens" in spent.stopped
