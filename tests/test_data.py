@@ -329,6 +329,16 @@ def test_no_sentence_pattern_is_a_habit(written):
     assert self_bleu(replies, seed=1, most=60) < self_bleu([c.replies[0] for c in load_raw_chats()], seed=1, most=60)
     themes, counts = coverage(written, load_persona())
     assert counts.sum() == len(written) and len(themes) >= 15
+def test_nearness_is_the_same_in_blocks(written, monkeypatch):
+    opening = {c.id: c.messages[0].content for c in written[:50]}
+    held_out, training = dict(list(opening.items())[:5]), dict(list(opening.items())[5:])
+    whole = nearest(held_out, training)
+    monkeypatch.setattr("helpers.data.leakage._BLOCK", 7)
+    for a, b in zip(whole, nearest(held_out, training), strict=True):
+        assert (a.held_out, a.training) == (b.held_out, b.training)
+        assert (a.cosine, a.usual) == pytest.approx((b.cosine, b.usual), abs=1e-5)
+
+
     assert (counts.sum(axis=0) == 0).sum() <= 2, "pairs of level and mood that occur nowhere"
 
 

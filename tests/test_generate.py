@@ -12,6 +12,7 @@ import pytest
 from helpers.conversations import Conversation, read_conversations
 from helpers.data import batch, generate, judge
 from helpers.data.orders import SCHEMA, draw_orders, read_material
+from helpers.data.split import first_turn
 from helpers.persona import LEVELS, load_persona
 from helpers.replies import Reply
 from helpers.settings import ROOT
@@ -93,8 +94,8 @@ def test_an_order_asks_with_the_card_examples_and_the_situation(material, card, 
 
 
 def test_an_interrupted_run_goes_on_and_asks_nothing_twice(material, card, examples, tmp_path):
-    orders = draw_orders(material, card, 60, seed=1)
     """What is under way at the interrupt is answered, paid for and kept."""
+    orders = draw_orders(material, card, 60, seed=1)
     first = Model(interrupt_at=25, seconds=0.05)
     with pytest.raises(KeyboardInterrupt):
         go(orders, first, tmp_path, examples, concurrency=4)
@@ -116,7 +117,6 @@ def test_an_interrupted_run_goes_on_and_asks_nothing_twice(material, card, examp
     )
 
 
-def test_a_budget_and_an_endpoint_that_is_gone_stop_the_run(material, card, examples, tmp_path):
 def test_the_log_holds_each_request_with_its_reply(material, card, examples, tmp_path):
     orders = draw_orders(material, card, 3, seed=1)
     go(orders, Model(), tmp_path, examples)
@@ -133,6 +133,7 @@ def test_the_log_holds_each_request_with_its_reply(material, card, examples, tmp
     assert go(orders, Model(), tmp_path, examples).asked == 0
 
 
+def test_a_budget_and_an_endpoint_that_is_gone_stop_the_run(material, card, examples, tmp_path):
     orders = draw_orders(material, card, 100, seed=1)
     spent = go(orders, Model(), tmp_path / "a", examples, concurrency=2, budget=500)
     assert 10 <= len(spent.answers) <= 12 and "500 tokens" in spent.stopped
@@ -157,6 +158,31 @@ def test_the_gate_says_why(material, card, examples):
     assert gated.accepted[0].metadata.source == "generated"
     assert gated.by_reason()["near duplicate"] == 1 and gated.by_reason()["not the JSON asked for"] == 1
     assert "assistant_voice" in gated.refused[orders[2].id]
+
+
+def test_what_begins_as_a_held_out_dialogue_is_refused_and_all_that_is_refused_can_be_read(material, card, tmp_path):
+    orders = [o for o in draw_orders(material, card, 200, seed=1) if card.levels[o.level].register_ == "plain"][:2]
+    answers = {o.id: batch.Answer(o.id, "", dialogue(n), 1, 0.1) for o, n in zip(orders, (7, 123), strict=True)}
+    held_out = orders[0].conversation(answers[orders[0].id].text)
+    gated = generate.gate(orders, answers, card, reserved={first_turn(held_out)})
+    assert gated.refused == {orders[0].id: ["reserved"]} and [c.id for c in gated.accepted] == [orders[1].id]
+    generate.write_refused(tmp_path / "refused.jsonl", gated, answers)
+    (line,) = (tmp_path / "refused.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(line) == {"order": orders[0].id, "reasons": ["reserved"], "text": dialogue(7)}
+    generate.write_refused(tmp_path / "refused.jsonl", generate.Gated(), {})
+    assert (tmp_path / "refused.jsonl").read_text(encoding="utf-8") == ""
+
+
+def test_01_shows_a_model_nothing_that_is_held_out_and_compares_with_all_of_train():
+    cells = json.loads((ROOT / "notebooks" / "01_data.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    (split,) = [n for n, source in enumerate(code) if "split.split_dialogues(" in source]
+    asking = {n: re.findall(r"\brequest\(card, ([\w.]+)\)", source) for n, source in enumerate(code)}
+    shown = {n: examples for n, examples in asking.items() if examples}
+    assert min(shown) > split and {e for examples in shown.values() for e in examples} == {"parts.train"}
+    assert "writer.gate(drawn, run.answers, card, written, reserved)" in "\n".join(code)
+    compared = [source for source in code if "leakage.shared_passages(" in source or "leakage.nearest(" in source]
+    assert len(compared) == 2 and all("in train" in source and "in parts.train" not in source for source in compared)
 
 
 def test_the_judge_keeps_what_has_no_low_mark(material, card):
