@@ -19,6 +19,7 @@ from helpers.data.leakage import nearest, shared_passages
 from helpers.data.quality import check, check_all
 from helpers.data.raw_chats import load_raw_chats
 from helpers.data.register import register_of
+from helpers.data.situations import OTHER, SITUATIONS, situation
 from helpers.data.split import first_turn, split_dialogues
 from helpers.data.statistics import (
     coverage,
@@ -327,19 +328,20 @@ def test_no_sentence_pattern_is_a_habit(written):
     assert top_openings(written, 4)[0][1] <= 0.02 * len(replies)
     assert top_endings(written, 6)[0][1] <= 0.02 * len(replies)
     assert self_bleu(replies, seed=1, most=60) < self_bleu([c.replies[0] for c in load_raw_chats()], seed=1, most=60)
-    themes, counts = coverage(written, load_persona())
-    assert counts.sum() == len(written) and len(themes) >= 15
-def test_nearness_is_the_same_in_blocks(written, monkeypatch):
-    opening = {c.id: c.messages[0].content for c in written[:50]}
-    held_out, training = dict(list(opening.items())[:5]), dict(list(opening.items())[5:])
-    whole = nearest(held_out, training)
-    monkeypatch.setattr("helpers.data.leakage._BLOCK", 7)
-    for a, b in zip(whole, nearest(held_out, training), strict=True):
-        assert (a.held_out, a.training) == (b.held_out, b.training)
-        assert (a.cosine, a.usual) == pytest.approx((b.cosine, b.usual), abs=1e-5)
-
-
+    names, counts = coverage(written, load_persona())
+    assert counts.sum() == len(written) and len(names) >= 15
     assert (counts.sum(axis=0) == 0).sum() <= 2, "pairs of level and mood that occur nowhere"
+
+
+@pytest.mark.parametrize("persona", ["sakura", "seiji"])
+def test_situations_are_told_by_topics_and_not_by_ids(persona):
+    own = read_conversations(ROOT / "data" / "dialogues" / persona).conversations
+    names, counts = coverage(own, load_persona(persona))
+    assert set(names) <= {*SITUATIONS, OTHER} and counts.sum() == len(own)
+    spread = dict(zip(names, counts.sum(axis=(1, 2)), strict=True))
+    assert len(names) >= 12 and spread.get(OTHER, 0) <= 0.05 * len(own) and max(spread.values()) <= 0.2 * len(own)
+    assert situation(["AIかどうか"]) == "what she is" and situation(["砂時計", "夕飯"]) == "food"
+    assert situation([]) == situation(["砂時計"]) == OTHER
 
 
 def test_the_second_persona_is_sound():
