@@ -143,17 +143,20 @@ def test_bad_items_of_a_document_leave_the_others(tmp_path):
     "token",
     ["<|im_start|>", "<|im_end|>", "<end_of_turn>", "<start_of_turn>", "</s>", "<s>", "[INST]", "[/INST]", "<<SYS>>",
      "<|eot_id|>", "<|endoftext|>", "[gMASK]", "<reserved_106>", "<unused0>", "<bos>", "<|start_header_id|>",
-     "[control_8]"],
+     "[control_8]", " sop ", " eop ", "### Instruction:", "### Response:"],
 )  # fmt: skip
 def test_no_control_token_is_left_in_what_somebody_says(tmp_path, token):
     file = tmp_path / "a.jsonl"
     said = f"ねえ{token}user\nこれ読める？{token}"
     file.write_bytes(utf8(line("a", said, f"うん{token}")))
     messages = read_conversations(file).conversations[0].messages
-    assert all(token not in m.content for m in messages)
-    assert len(messages[0].content) == len(said)
+    assert all(token.strip() not in m.content for m in messages)
+    assert len(messages[0].content) == len(said.strip())
 
 
-@pytest.mark.parametrize("text", ["<3", "a < b > c", "[笑]", "1<2", "(>_<)", "＞＜", "[a]", "ｷﾀ━(ﾟ∀ﾟ)━!"])
+@pytest.mark.parametrize(
+    "text",
+    ["<3", "a < b > c", "[笑]", "1<2", "(>_<)", "＞＜", "[a]", "ｷﾀ━(ﾟ∀ﾟ)━!", "soprano SOP", "### まとめ:", "[control]"],
+)
 def test_what_only_resembles_a_control_token_stays(text):
     assert defuse(text) == text

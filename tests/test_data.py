@@ -19,6 +19,7 @@ from helpers.data.leakage import nearest, shared_passages
 from helpers.data.quality import check, check_all
 from helpers.data.raw_chats import load_raw_chats
 from helpers.data.register import register_of
+from helpers.data.situations import OTHER, SITUATIONS, situation
 from helpers.data.split import first_turn, split_dialogues
 from helpers.data.statistics import (
     coverage,
@@ -64,6 +65,12 @@ def talk(user: str, reply: str, level: str = "friend", name: str = "x", source: 
         messages=[Message(role="user", content=user), Message(role="assistant", content=reply)],
         metadata=Metadata(affection_level=level, source=source),
     )
+
+
+def long_talk(*replies: str, source: str = "generated") -> Conversation:
+    turns = [turn for reply in replies for turn in (("user", "うん"), ("assistant", reply))]
+    messages = [Message(role=role, content=text) for role, text in turns]
+    return Conversation(id="x", messages=messages, metadata=Metadata(affection_level="friend", source=source))
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +138,8 @@ def test_register_ignores_quotes_and_lookalikes():
         ("echo", talk("こんにちは", "こんにちは！")),
         ("translated", talk("元気？", "あなたは元気なの？", source="chatterbot-corpus")),
         ("voice", talk("元気？", "株を低く買って高く売る。", source="chatterbot-corpus")),
+        ("voice", long_talk("株を低く買って高く売る。", "会社の決算は三月に出る。", "利益は来年度に回す。")),
+        ("no_turn", talk("株式市場", "私もよく知らないの", source="chatterbot-corpus")),
     ],
 )
 def test_each_rule_speaks_against_what_it_is_for(rule, conversation, card):
@@ -170,6 +179,29 @@ def test_what_people_wrote_passes_and_most_of_the_raw_corpus_does_not(written, s
     assert sum(v.passes for v in by_hand) >= 0.98 * len(by_hand)
     raw = check_all([wrap_with_persona(chat) for chat in load_raw_chats()], card)
     assert len(raw) > 500 and sum(v.passes for v in raw) < 0.1 * len(raw)
+
+
+@pytest.mark.parametrize("persona", ["sakura", "seiji"])
+def test_what_people_wrote_would_pass_as_generated_too(persona):
+    """The gate for what nobody wrote as hers must know her own dialogues for hers."""
+    card = load_persona(persona)
+    hers = read_conversations(ROOT / "data" / "dialogues" / persona).conversations
+    generated = [c.model_copy(update={"metadata": c.metadata.model_copy(update={"source": "generated"})}) for c in hers]
+    refused = [v for v in check_all(generated, card) if not v.passes]
+    assert len(refused) <= 0.05 * len(hers), [(v.conversation.id, str(v.reasons[0])) for v in refused]
+
+
+def test_what_speech_does_is_no_sign_of_a_translation_nor_a_bare_topic(card):
+    for user, reply in (
+        ("休みの日は？", "私は古本屋めぐりかな"),
+        ("彼女が風邪ひいた", "それは心配だね。熱はあるの？"),
+        ("完売！！！", "売り切ったんだ、すごいね"),
+        ("…", "どうしたの、聞くよ"),
+    ):
+        assert not check(talk(user, reply, source="line"), card), (user, reply)
+    assert not check(long_talk("やったじゃん。", "それでこそ", "もう行こう", "うれしいね"), card), (
+        "one of four is heard"
+    )
 
 
 def test_japanese_share_counts_letters_only():
@@ -219,13 +251,46 @@ def test_held_out_sets_are_whole_and_reserved_turns_stay_out_of_training(sets):
 def test_a_bad_set_is_set_aside_with_its_reason(tmp_path, card):
     same = {"affection_level": "friend", "content": "うん"}
     bad = {"id": "a", "axis": "level", "user": "ねえ", "replies": [same, same]}
-    moody = bad | {"replies": [same | {"emotions": ["shy"]}, same | {"affection_level": "lover"}]}
+    shy = same | {"emotions": ["shy"]}
+    moody = bad | {"replies": [shy, shy | {"affection_level": "lover"}]}
     lines = [json.dumps(bad, ensure_ascii=False), "{oops", json.dumps(moody, ensure_ascii=False)]
     (tmp_path / "sets.jsonl").write_text("\n".join(lines), encoding="utf-8")
     reading = read_counterfactuals(tmp_path, card)
     assert not reading.sets and [b.line for b in reading.quarantine] == [1, 2, 3]
     assert "no emotion 'shy'" in reading.quarantine[2].reason
     assert "two replies stand at the same level" in reading.quarantine[0].reason
+
+
+STATE = {"level": "affection_level", "memory": "memories", "emotion": "emotions"}
+
+
+@pytest.mark.parametrize("axis", STATE)
+def test_a_set_in_which_something_else_changes_too_is_set_aside(axis, tmp_path, card):
+    """Two lines of the prompt that change together teach to read either of them."""
+    one = {"affection_level": "friend", "memories": ["犬の名前はモカ"], "emotions": ["calm"], "content": "うん"}
+    two = {"affection_level": "lover", "memories": [], "emotions": ["jealous"], "content": "ふうん"}
+    alone = one | {STATE[axis]: two[STATE[axis]]}
+    sets = [{"id": "good", "axis": axis, "user": "ねえ", "replies": [one, alone]}]
+    for other in STATE.values():
+        if other != STATE[axis]:
+            sets.append(sets[0] | {"id": other, "replies": [one, alone | {other: two[other]}]})
+    (tmp_path / "sets.jsonl").write_text("\n".join(map(json.dumps, sets)), encoding="utf-8")
+    reading = read_counterfactuals(tmp_path, card)
+    assert [s.id for s in reading.sets] == ["good"] and len(reading.quarantine) == 2
+    assert all(f"the set is about the {axis}, and the " in b.reason for b in reading.quarantine)
+
+
+@pytest.mark.parametrize("persona", ["sakura", "seiji"])
+def test_every_set_of_the_course_changes_one_line_of_the_prompt(persona):
+    card = load_persona(persona)
+    reading = read_counterfactuals(ROOT / "data" / "counterfactuals" / persona, card)
+    assert reading.sets and not reading.quarantine
+    for s in reading.sets:
+        prompts = [set(c.chat(card)[0]["content"].split("\n")) for c in expand(s)]
+        same = set.intersection(*prompts)
+        assert all(len(prompt - same) <= 1 for prompt in prompts), s.id
+    named = [bool(s.replies[0].emotions) for s in reading.sets if s.axis != "emotion"]
+    assert sum(named) > 0.5 * len(named), "most name a mood all the same"
 
 
 def test_statistics_count_what_they_say(tokenizer, written, card):
@@ -264,6 +329,16 @@ def test_a_shared_passage_is_named():
     assert shared_passages(held_out, training, length=8) == {"same": "川沿いをずっと歩"}
 
 
+def test_nearness_is_the_same_in_blocks(written, monkeypatch):
+    opening = {c.id: c.messages[0].content for c in written[:50]}
+    held_out, training = dict(list(opening.items())[:5]), dict(list(opening.items())[5:])
+    whole = nearest(held_out, training)
+    monkeypatch.setattr("helpers.data.leakage._BLOCK", 7)
+    for a, b in zip(whole, nearest(held_out, training), strict=True):
+        assert (a.held_out, a.training) == (b.held_out, b.training)
+        assert (a.cosine, a.usual) == pytest.approx((b.cosine, b.usual), abs=1e-5)
+
+
 def test_what_is_retold_in_other_words_stands_out(written):
     """Three dialogues of the data, told again by hand: each is nearest to its own, nearer than is usual."""
     training = {c.id: "\n".join(m.content for m in c.messages[:4]) for c in written}
@@ -293,12 +368,25 @@ def test_some_rows_read_the_card_in_other_words(written, card):
 def test_no_sentence_pattern_is_a_habit(written):
     replies = [reply for c in written for reply in c.replies]
     assert len(written) >= 500 and len(replies) >= 1800
-    assert top_openings(written, 4)[0][1] <= 0.02 * len(replies)
-    assert top_endings(written, 6)[0][1] <= 0.02 * len(replies)
+    for persona in ("sakura", "seiji"):  # in the windows that 01 shows
+        own = read_conversations(ROOT / "data" / "dialogues" / persona).conversations
+        most = 0.02 * sum(len(c.replies) for c in own)
+        assert top_openings(own)[0][1] <= most and top_endings(own)[0][1] <= most, persona
     assert self_bleu(replies, seed=1, most=60) < self_bleu([c.replies[0] for c in load_raw_chats()], seed=1, most=60)
-    themes, counts = coverage(written, load_persona())
-    assert counts.sum() == len(written) and len(themes) >= 15
+    names, counts = coverage(written, load_persona())
+    assert counts.sum() == len(written) and len(names) >= 15
     assert (counts.sum(axis=0) == 0).sum() <= 2, "pairs of level and mood that occur nowhere"
+
+
+@pytest.mark.parametrize("persona", ["sakura", "seiji"])
+def test_situations_are_told_by_topics_and_not_by_ids(persona):
+    own = read_conversations(ROOT / "data" / "dialogues" / persona).conversations
+    names, counts = coverage(own, load_persona(persona))
+    assert set(names) <= {*SITUATIONS, OTHER} and counts.sum() == len(own)
+    spread = dict(zip(names, counts.sum(axis=(1, 2)), strict=True))
+    assert len(names) >= 12 and spread.get(OTHER, 0) <= 0.05 * len(own) and max(spread.values()) <= 0.2 * len(own)
+    assert situation(["AIかどうか"]) == "what she is" and situation(["砂時計", "夕飯"]) == "food"
+    assert situation([]) == situation(["砂時計"]) == OTHER
 
 
 def test_the_second_persona_is_sound():

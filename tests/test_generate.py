@@ -1,6 +1,8 @@
 """Method B: the same seed asks for the same, nothing is asked twice, and only what passes the gate is kept."""
 
 import json
+import re
+import signal
 import threading
 import time
 from collections import Counter
@@ -10,6 +12,7 @@ import pytest
 from helpers.conversations import Conversation, read_conversations
 from helpers.data import batch, generate, judge
 from helpers.data.orders import SCHEMA, draw_orders, read_material
+from helpers.data.split import first_turn
 from helpers.persona import LEVELS, load_persona
 from helpers.replies import Reply
 from helpers.settings import ROOT
@@ -32,11 +35,11 @@ def examples():
 
 
 class Model:
-    """An endpoint that answers well, counts, and breaks off or fails where it is told to."""
+    """An endpoint that answers well, counts, and presses Ctrl-C or fails where it is told to."""
 
-    def __init__(self, stop_after: int | None = None, fails: bool = False):
-        self.asked, self.lock, self.stop_after, self.fails = Counter(), threading.Lock(), stop_after, fails
-        self.now = self.most = 0
+    def __init__(self, interrupt_at: int | None = None, fails: bool = False, seconds: float = 0.002):
+        self.asked, self.lock, self.interrupt_at, self.fails = Counter(), threading.Lock(), interrupt_at, fails
+        self.seconds, self.now, self.most = seconds, 0, 0
 
     def reply(self, messages, *, max_tokens, temperature, seed, extra):
         assert extra["response_format"]["json_schema"]["schema"] == SCHEMA
@@ -45,11 +48,11 @@ class Model:
             self.asked[seed] += 1
             self.now += 1
             self.most = max(self.most, self.now)
-        time.sleep(0.002)
+            if sum(self.asked.values()) == self.interrupt_at:
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        time.sleep(self.seconds)
         with self.lock:
             self.now -= 1
-            if self.stop_after is not None and sum(self.asked.values()) > self.stop_after:
-                raise KeyboardInterrupt
         if self.fails:
             raise ConnectionError("nobody answers")
         turns = [
@@ -91,18 +94,20 @@ def test_an_order_asks_with_the_card_examples_and_the_situation(material, card, 
 
 
 def test_an_interrupted_run_goes_on_and_asks_nothing_twice(material, card, examples, tmp_path):
+    """What is under way at the interrupt is answered, paid for and kept."""
     orders = draw_orders(material, card, 60, seed=1)
-    first = Model(stop_after=25)
+    first = Model(interrupt_at=25, seconds=0.05)
     with pytest.raises(KeyboardInterrupt):
         go(orders, first, tmp_path, examples, concurrency=4)
     file = tmp_path / "answers.jsonl"
     kept = len(file.read_text(encoding="utf-8").splitlines())
-    assert 15 <= kept <= 25
+    assert 25 <= kept < 60 and kept == sum(first.asked.values())
     file.write_bytes(file.read_bytes() + b'{"id": "generated-1-0000')  # killed while it wrote
     second = Model()
     result = go(orders, second, tmp_path, examples, concurrency=4)
-    assert len(result.answers) == 60 and result.asked == 60 - kept == sum(second.asked.values())
-    assert max(second.asked.values()) == 1 and second.most <= 4
+    assert len(result.answers) == 60 and result.asked == 60 - kept
+    assert first.asked + second.asked == Counter(order.seed for order in orders), "each once in both runs together"
+    assert first.most <= 4 and second.most <= 4
     assert go(orders, third := Model(), tmp_path, examples).asked == 0 and not third.asked
     assert (
         go(
@@ -110,6 +115,22 @@ def test_an_interrupted_run_goes_on_and_asks_nothing_twice(material, card, examp
         ).asked
         == 60
     )
+
+
+def test_the_log_holds_each_request_with_its_reply(material, card, examples, tmp_path):
+    orders = draw_orders(material, card, 3, seed=1)
+    go(orders, Model(), tmp_path, examples)
+    file = tmp_path / "answers.jsonl"
+    logged = {entry["id"]: entry for entry in map(json.loads, file.read_text(encoding="utf-8").splitlines())}
+    for order in orders:
+        entry = logged[order.id]
+        assert entry["messages"] == order.request(card, examples).messages and entry["schema"] == SCHEMA
+        assert entry["sampling"] == {"model": "m", "max_tokens": 700, "temperature": 0.9, "seed": order.seed}
+        assert str(order.seed) in entry["text"]
+    for entry in logged.values():  # as logs were before
+        del entry["messages"], entry["schema"], entry["sampling"]
+    file.write_text("".join(json.dumps(entry) + "\n" for entry in logged.values()), encoding="utf-8")
+    assert go(orders, Model(), tmp_path, examples).asked == 0
 
 
 def test_a_budget_and_an_endpoint_that_is_gone_stop_the_run(material, card, examples, tmp_path):
@@ -137,6 +158,31 @@ def test_the_gate_says_why(material, card, examples):
     assert gated.accepted[0].metadata.source == "generated"
     assert gated.by_reason()["near duplicate"] == 1 and gated.by_reason()["not the JSON asked for"] == 1
     assert "assistant_voice" in gated.refused[orders[2].id]
+
+
+def test_what_begins_as_a_held_out_dialogue_is_refused_and_all_that_is_refused_can_be_read(material, card, tmp_path):
+    orders = [o for o in draw_orders(material, card, 200, seed=1) if card.levels[o.level].register_ == "plain"][:2]
+    answers = {o.id: batch.Answer(o.id, "", dialogue(n), 1, 0.1) for o, n in zip(orders, (7, 123), strict=True)}
+    held_out = orders[0].conversation(answers[orders[0].id].text)
+    gated = generate.gate(orders, answers, card, reserved={first_turn(held_out)})
+    assert gated.refused == {orders[0].id: ["reserved"]} and [c.id for c in gated.accepted] == [orders[1].id]
+    generate.write_refused(tmp_path / "refused.jsonl", gated, answers)
+    (line,) = (tmp_path / "refused.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(line) == {"order": orders[0].id, "reasons": ["reserved"], "text": dialogue(7)}
+    generate.write_refused(tmp_path / "refused.jsonl", generate.Gated(), {})
+    assert (tmp_path / "refused.jsonl").read_text(encoding="utf-8") == ""
+
+
+def test_01_shows_a_model_nothing_that_is_held_out_and_compares_with_all_of_train():
+    cells = json.loads((ROOT / "notebooks" / "01_data.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    (split,) = [n for n, source in enumerate(code) if "split.split_dialogues(" in source]
+    asking = {n: re.findall(r"\brequest\(card, ([\w.]+)\)", source) for n, source in enumerate(code)}
+    shown = {n: examples for n, examples in asking.items() if examples}
+    assert min(shown) > split and {e for examples in shown.values() for e in examples} == {"parts.train"}
+    assert "writer.gate(drawn, run.answers, card, written, reserved)" in "\n".join(code)
+    compared = [source for source in code if "leakage.shared_passages(" in source or "leakage.nearest(" in source]
+    assert len(compared) == 2 and all("in train" in source and "in parts.train" not in source for source in compared)
 
 
 def test_the_judge_keeps_what_has_no_low_mark(material, card):

@@ -311,13 +311,10 @@ def test_control_strings_in_words_are_refused_until_defused(family, tokenizer):
         said = f"ねえ {control} これ"
         with pytest.raises(ValueError, match="hold the special token"):
             supervise(tokenizer, [{"role": "user", "content": said}, TALK[1]])
-        if control in ("sop", "### Instruction:", "### Response:"):
-            assert defuse(said) == said, "plain words, which are refused and nothing else"
-        else:
-            row = supervise(tokenizer, [{"role": "user", "content": defuse(said)}, TALK[1]])
-            clean = supervise(tokenizer, [{"role": "user", "content": "ねえ"}, TALK[1]])
-            special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-            assert [i for i in row.input_ids if i in special] == [i for i in clean.input_ids if i in special]
+        row = supervise(tokenizer, [{"role": "user", "content": defuse(said)}, TALK[1]])
+        clean = supervise(tokenizer, [{"role": "user", "content": "ねえ"}, TALK[1]])
+        special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+        assert [i for i in row.input_ids if i in special] == [i for i in clean.input_ids if i in special]
 
 
 def test_ollama_gives_its_model_the_same_text(tokenizer, run_ollama):

@@ -1,11 +1,12 @@
 """Counterfactual sets: one user's turn, answered anew at each level, with each memory, in each mood.
 
-In: `data/counterfactuals/<persona>/*.jsonl`. Out: conversations that differ in the condition *and* in the reply, and a
-measure of how much the replies of a set differ. A set in which only the label changes teaches that it means nothing.
+In: `data/counterfactuals/<persona>/*.jsonl`. Out: conversations that differ in one condition *and* in the reply, and a
+measure of how much the replies of a set differ. A set in which only the label changes teaches that it means nothing;
+one in which two lines of the prompt change together teaches to read either of them.
 """
 
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -34,8 +35,17 @@ class Variant(BaseModel):
     content: Text = Field(min_length=1)
 
 
+_CONDITIONS: dict[Axis, Callable[[Variant], str]] = {
+    "level": lambda variant: variant.affection_level,
+    "memory": lambda variant: "／".join(variant.memories),
+    "emotion": lambda variant: "／".join(variant.emotions),
+}
+
+
 class CounterfactualSet(BaseModel):
-    """One user's turn under several conditions. Along `axis` no two conditions are the same."""
+    """One user's turn under several conditions. Along `axis` no two conditions are the same, and nothing else changes:
+    a mood that came and went with the memories could be read in their place. Where the mood follows from the condition,
+    no reply of the set names one."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -49,13 +59,14 @@ class CounterfactualSet(BaseModel):
         conditions = [self.condition(v) for v in self.replies]
         if len(set(conditions)) < len(conditions):
             raise ValueError(f"two replies stand at the same {self.axis}")
+        for other, of in _CONDITIONS.items():
+            if other != self.axis and len({of(v) for v in self.replies}) > 1:
+                raise ValueError(f"the set is about the {self.axis}, and the {other} changes too: keep it the same")
         return self
 
     def condition(self, variant: Variant) -> str:
         """What sets `variant` apart in this set, in words."""
-        if self.axis == "level":
-            return variant.affection_level
-        return "／".join(variant.memories) if self.axis == "memory" else "／".join(variant.emotions)
+        return _CONDITIONS[self.axis](variant)
 
 
 @dataclass

@@ -1,7 +1,8 @@
 """Requests by the thousand to an OpenAI-compatible endpoint.
 
-In: requests, each bound to a JSON schema, and a client. Out: the answers, each in a log as soon as it is there, so that
-an interrupted run of ten thousand asks nothing twice.
+In: requests, each bound to a JSON schema, and a client. Out: the answers, each with its request in a log as soon as it
+is there, so that an interrupted run of ten thousand asks nothing twice. What is under way at an interrupt is waited for
+and logged; only what a `kill -9` finds under way is asked again.
 """
 
 import json
@@ -11,7 +12,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Protocol
 
@@ -41,7 +42,8 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer as the log keeps it; `tokens` as the endpoint counts them, `seconds` from sending to the end."""
+    """One answer. `request` is the fingerprint of what was asked, `tokens` are as the endpoint counts them, `seconds`
+    from sending to the end."""
 
     id: str
     request: str
@@ -73,7 +75,7 @@ class Run:
 
 
 class AnswerLog:
-    """JSON Lines of answers. A line that a crash cut off is dropped when the log is opened."""
+    """JSON Lines of answers, each with what was asked. A line that a crash cut off is dropped at the opening."""
 
     def __init__(self, path: Path):
         self.path, self._lock = path, threading.Lock()
@@ -83,14 +85,17 @@ class AnswerLog:
             path.write_bytes(whole[: whole.rfind(b"\n") + 1])
 
     def __iter__(self) -> Iterator[Answer]:
+        kept = {f.name for f in fields(Answer)}
         if self.path.exists():
             with self.path.open(encoding="utf-8") as lines:
-                yield from (Answer(**json.loads(line)) for line in lines)
+                for line in lines:
+                    yield Answer(**{key: value for key, value in json.loads(line).items() if key in kept})
 
-    def append(self, answer: Answer) -> None:
-        """Write one answer; it is on disk when this returns."""
+    def append(self, answer: Answer, request: Request, sampling: Mapping[str, object]) -> None:
+        """Write one answer and the request that it answers, from any thread; it is on disk when this returns."""
+        asked = {"sampling": {**sampling, "seed": request.seed}, "messages": request.messages, "schema": request.schema}
         with self._lock, self.path.open("a", encoding="utf-8", newline="\n") as file:
-            file.write(json.dumps(asdict(answer), ensure_ascii=False) + "\n")
+            file.write(json.dumps(asdict(answer) | asked, ensure_ascii=False) + "\n")
 
 
 def run(
@@ -126,7 +131,11 @@ def run(
             seed=request.seed,
             extra={"response_format": {"type": "json_schema", "json_schema": shape}},
         )
-        return Answer(request.id, keys[request.id], reply.text, reply.tokens, round(time.monotonic() - sent, 3))
+        seconds = round(time.monotonic() - sent, 3)
+        found = Answer(request.id, keys[request.id], reply.text, reply.tokens, seconds)
+        # Here and not where the answers are gathered: an interrupt ends the gathering, not what is under way.
+        answers.append(found, request, sampling)
+        return found
 
     with (
         ThreadPoolExecutor(concurrency) as pool,
@@ -152,13 +161,14 @@ def run(
                         result.failures[" ".join(str(error).split())[:200]] += 1
                         in_a_row += 1
                     else:
-                        answers.append(future.result())
                         result.answers[request.id], in_a_row = future.result(), 0
                         progress.update()
                 if in_a_row >= MAX_FAILURES:
                     result.stopped = f"{in_a_row} requests failed in a row: {result.failures.most_common(1)[0][0]}"
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            if running := sum(not future.done() for future in under_way):
+                log.warning("Interrupted: the answers to %d requests under way are waited for and kept.", running)
             raise
     result.seconds = round(time.monotonic() - began, 1)
     if result.stopped:

@@ -4,15 +4,19 @@ In: orders, and what an endpoint answered to them (`batch`). Out: the dialogues 
 the ones that a judge finds good enough; and for each of the others the reasons.
 """
 
+import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from helpers.conversations import Conversation
 from helpers.data.batch import Answer
 from helpers.data.duplicates import near_duplicates
 from helpers.data.orders import Order
 from helpers.data.quality import check
+from helpers.data.split import first_turn
+from helpers.files import write_atomically
 from helpers.persona import PersonaCard
 
 
@@ -29,10 +33,18 @@ class Gated:
 
 
 def gate(
-    orders: Sequence[Order], answers: dict[str, Answer], card: PersonaCard, known: Sequence[Conversation] = ()
+    orders: Sequence[Order],
+    answers: Mapping[str, Answer],
+    card: PersonaCard,
+    known: Sequence[Conversation] = (),
+    reserved: Collection[str] = (),
 ) -> Gated:
     """Read the answers, and keep the dialogues that are sound, pass the quality gate, and are like no other: neither
-    like one of `known` nor like one accepted before."""
+    like one of `known` nor like one accepted before.
+
+    Args:
+        reserved: first turns of validation and test, as `first_turn` spells them; no dialogue may begin with one.
+    """
     gated, sound = Gated(), {}
     for order in orders:
         if order.id not in answers:
@@ -43,7 +55,10 @@ def gate(
             reason = "not the JSON asked for" if "JSON" in str(error) else "not a sound dialogue"
             gated.refused[order.id] = [reason]
             continue
-        if reasons := [reason.rule for reason in check(conversation, card)]:
+        reasons = [reason.rule for reason in check(conversation, card)]
+        if first_turn(conversation) in reserved:
+            reasons.append("reserved")
+        if reasons:
             gated.refused[order.id] = reasons
         else:
             sound[order.id] = conversation
@@ -54,3 +69,12 @@ def gate(
             gated.refused[pair.b] = ["near duplicate"]
     gated.accepted = list(sound.values())
     return gated
+
+
+def write_refused(path: Path, gated: Gated, answers: Mapping[str, Answer]) -> None:
+    """Write each order that was refused as a JSON line: its id, the reasons, and the text of the answer."""
+    lines = (
+        json.dumps({"order": name, "reasons": reasons, "text": answers[name].text}, ensure_ascii=False)
+        for name, reasons in gated.refused.items()
+    )
+    write_atomically(path, "".join(f"{line}\n" for line in lines))

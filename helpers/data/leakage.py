@@ -12,6 +12,8 @@ import numpy as np
 from helpers.data.duplicates import runs
 from helpers.embeddings import embed
 
+_BLOCK = 1024  # training texts that are compared with all others at once
+
 
 @dataclass(frozen=True)
 class Near:
@@ -25,17 +27,18 @@ class Near:
 
 
 def shared_passages(held_out: Mapping[str, str], training: Iterable[str], length: int = 12) -> dict[str, str]:
-    """For each held-out text that has one, a passage of `length` letters that also stands in a training text."""
-    seen = {passage for text in training for passage in runs(text, length) if len(passage) == length}
-    found = {}
-    for name, text in held_out.items():
-        if passage := next((p for p in runs(text, length) if p in seen), None):
-            found[name] = passage
-    return found
+    """For each held-out text that has one, a passage of `length` letters that also stands in a training text. Of the
+    training texts nothing is kept but what is found, so there may be any number."""
+    passages = {name: [p for p in runs(text, length) if len(p) == length] for name, text in held_out.items()}
+    wanted = {passage for of_one in passages.values() for passage in of_one}
+    seen = {passage for text in training for passage in runs(text, length) if passage in wanted}
+    found = {name: next((p for p in of_one if p in seen), None) for name, of_one in passages.items()}
+    return {name: passage for name, passage in found.items() if passage}
 
 
 def nearest(held_out: Mapping[str, str], training: Mapping[str, str]) -> list[Near]:
-    """The nearest training text of each held-out one, nearest pairs first. Memory grows with the product of the two.
+    """The nearest training text of each held-out one, nearest pairs first. Time grows with the square of the training
+    texts, memory with their number.
 
     Raises:
         ValueError: fewer than two training texts, so there is nothing to compare with.
@@ -45,12 +48,21 @@ def nearest(held_out: Mapping[str, str], training: Mapping[str, str]) -> list[Ne
     if not held_out:
         return []
     learned, held = embed(training.values()), embed(held_out.values())
-    among = learned @ learned.T
-    np.fill_diagonal(among, -1)
-    usual, names = among.max(axis=1), list(training)
+    usual, names = _nearest_other(learned), list(training)
     cosines = held @ learned.T
     found = [
         Near(name, names[best], float(row[best]), float((usual >= row[best]).mean()))
         for name, row, best in zip(held_out, cosines, cosines.argmax(axis=1), strict=True)
     ]
     return sorted(found, key=lambda near: -near.cosine)
+
+
+def _nearest_other(vectors: np.ndarray) -> np.ndarray:
+    """For each of `vectors` (texts × dimensions, of length 1) the largest cosine with another one."""
+    largest = np.empty(len(vectors), dtype=vectors.dtype)
+    for start in range(0, len(vectors), _BLOCK):
+        cosines = vectors[start : start + _BLOCK] @ vectors.T
+        rows = np.arange(len(cosines))
+        cosines[rows, start + rows] = -1
+        largest[start : start + _BLOCK] = cosines.max(axis=1)
+    return largest

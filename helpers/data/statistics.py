@@ -12,6 +12,7 @@ import numpy as np
 from sacrebleu import sentence_bleu
 
 from helpers.conversations import Conversation
+from helpers.data.situations import OTHER, SITUATIONS, situation
 from helpers.persona import LEVELS, PersonaCard
 from helpers.supervision import Row
 
@@ -53,21 +54,18 @@ def self_bleu(texts: Sequence[str], seed: int, most: int = 300) -> float:
     return sum(scores) / len(scores)
 
 
-def theme(conversation: Conversation) -> str:
-    """The situation that a hand-written dialogue belongs to: its id without the number."""
-    return conversation.id.rsplit("-", 1)[0]
-
-
 def coverage(conversations: Sequence[Conversation], card: PersonaCard) -> tuple[list[str], np.ndarray]:
-    """(themes, dialogues): an int array, themes × `LEVELS` × the card's emotions, by leading emotion."""
-    themes = sorted({theme(c) for c in conversations})
+    """(situations, dialogues): an int array, situations × `LEVELS` × the card's emotions, by leading emotion. Listed
+    are the situations that occur; each dialogue counts in one."""
+    found = [situation(c.metadata.topics) for c in conversations]
+    names = [name for name in (*SITUATIONS, OTHER) if name in found]
     emotions = list(card.emotions)
-    counts = np.zeros((len(themes), len(LEVELS), len(emotions)), dtype=int)
-    for c in conversations:
+    counts = np.zeros((len(names), len(LEVELS), len(emotions)), dtype=int)
+    for c, name in zip(conversations, found, strict=True):
         if c.metadata.emotions:
             place = LEVELS.index(c.metadata.affection_level), emotions.index(c.metadata.emotions[0])
-            counts[themes.index(theme(c)), *place] += 1
-    return themes, counts
+            counts[names.index(name), *place] += 1
+    return names, counts
 
 
 def top_endings(conversations: Sequence[Conversation], characters: int = 4, count: int = 10) -> list[tuple[str, int]]:

@@ -36,6 +36,8 @@ WILDCARDS = ("0.0.0.0", "::")
 PORT_CHOICES = 3  # how often a port that was taken during the start gives way to another
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's --max-lora-rank takes
 LOG_LINES = 15
+# The last one stands outermost: whoever has no key is not read.
+MIDDLEWARE = ("helpers.serve.control_token_guard.ControlTokenGuard", "helpers.serve.key_guard.KeyGuard")
 # What a vLLM on a CPU says after its last word, longer than a log's tail.
 NOISE = re.compile(r"nanobind|^ - (leaked|\.\.\. skipped)|resource_tracker")
 PORT_TAKEN = re.compile(r"address already in use", re.IGNORECASE)
@@ -147,7 +149,6 @@ class VLLMServer:
             "--served-model-name": self.name,
             "--host": self.host,
             "--port": self.port,
-            "--middleware": "helpers.serve.key_guard.KeyGuard",
             "--max-model-len": self.max_model_len,
             "--dtype": self.dtype or serving_dtype(config)[0],
             "--tensor-parallel-size": self.tensor_parallel,
@@ -157,6 +158,7 @@ class VLLMServer:
         }
         command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--disable-uvicorn-access-log"]
         command += [str(part) for pair in arguments.items() for part in pair]
+        command += [part for name in MIDDLEWARE for part in ("--middleware", name)]
         command += ["--enable-prefix-caching" if self.prefix_caching else "--no-enable-prefix-caching"]
         if not torch.cuda.is_available():
             # Compiling costs a CPU minutes at each start; few sequences keep the warm-up short.
