@@ -28,8 +28,9 @@ from helpers.online.intake import take_in
 from helpers.online.trial import Serve, Trial
 from helpers.persona import PersonaCard, load_persona
 from helpers.serve.client import ChatClient
+from helpers.serve import on_line
 from helpers.serve.server import VLLMServer
-from helpers.serve.trained import ONLINE
+from helpers.serve.on_line import ONLINE
 from helpers.settings import Settings
 from helpers.supervision import supervise_all
 from helpers.train import continual
@@ -194,8 +195,8 @@ def roll_back(run: Path) -> Result:
 
 
 def _begun(course: Course) -> None:
-    if not (course.adapters / continual.CURRENT).exists():
-        continual.begin(course.adapters, course.start)
+    if on_line.learned_on_line(course.run) is None:
+        on_line.begin(course.run, course.start)
 
 
 def _rolled_back(folder: Path) -> list[str]:
