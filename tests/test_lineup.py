@@ -1,5 +1,6 @@
 """The arms of a run: those it has weights for, on as few servers as can be, each with whom it has to beat."""
 
+import json
 import shutil
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from helpers import course, records, settings
 from helpers.evaluate import __main__ as command
 from helpers.evaluate.lineup import ARMS, check_arms, line_up
+from helpers.serve import on_line
 from helpers.train import continual
 
 
@@ -88,10 +90,22 @@ def test_all_weights_have_a_server_and_no_adapter(stage, tiny, run):
 
 
 def test_served_is_what_she_learned_on_line(stage, tiny, run):
-    continual.begin(run / "online" / "adapters", run / "05_dpo" / "adapter")
+    on_line.begin(run, run / "05_dpo" / "adapter")
     found = line_up(["dpo", "served"], tiny, stage)
     assert found.pairs == [("served", "dpo")]
     assert found.servers["base"][1]["served"].is_relative_to(run / "online")
+
+
+def test_what_was_learned_on_top_of_another_adapter_is_left_out_with_the_reason(stage, tiny, run, tmp_path):
+    on_line.begin(run, run / "05_dpo" / "adapter")
+    continual.promote(run / "04_qlora" / "adapter", run / on_line.ONLINE, lambda *_: continual.Verdict(True))
+    (run / "05_dpo" / "adapter" / "adapter_config.json").write_text("trained again")
+    record = run / "05_dpo" / "run.json"
+    digest = records.artifact_sha256(run / "05_dpo" / "adapter")
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"artifacts": {"adapter": digest}}))
+    found = line_up(["base_persona", "served"], tiny, stage)
+    assert [arm.name for arm in found.arms] == ["base_persona"]
+    assert "began from another starting adapter than it has now: to begin anew" in found.left_out["served"]
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ RATINGS = [
 
 def test_the_report_stands_alone_and_has_what_was_found(pages):
     write, board, file = pages
-    decision = decide(ROWS, "lora", "base", "persona", MAJORS, RELIABLE, 200, 0)
+    decision = decide(ROWS, SCRIPT, "lora", "base", "persona", MAJORS, RELIABLE, 200, 0)
     share = Share(9, 10)
     wrong = [facts.Errors("fact_sad", "lora", Share(1, 4), Share(2, 4), Share(1, 4), "base")]
     html, text = write(

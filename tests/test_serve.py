@@ -12,13 +12,12 @@ import pytest
 from stress_server import DummyServer
 
 from helpers import base_model, records, settings
-from helpers.serve import trained
+from helpers.serve import on_line, trained
 from helpers.serve.client import ChatClient, ChatError, ContextOverflow
 from helpers.serve.dotenv_file import BotSettings, DotenvError, read_dotenv, write_dotenv
 from helpers.serve.server import pick_port
 from helpers.serve.trained import bot_settings, newest_run, served_adapters, trained_server
 from helpers.settings import ROOT
-from helpers.train import continual
 
 
 @pytest.fixture(scope="module")
@@ -226,8 +225,8 @@ def test_beside_her_merged_or_current_adapter_the_runs_experts_are_served(run):
     assert adapters(run) == {"sakura": run / "05_dpo" / "adapter"} | experts
     assert next(iter(adapters(run))) == "sakura"
     assert adapters(run, experts=False) == {}
-    continual.begin(run / "online" / "adapters", run / "05_dpo" / "adapter")
-    current = trained.learned_on_line(run)
+    on_line.begin(run, run / "05_dpo" / "adapter")
+    current = on_line.learned_on_line(run)
     assert adapters(run) == {"sakura": current} | experts
     assert adapters(run, experts=False) == {"sakura": current}
 

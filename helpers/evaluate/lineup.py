@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from helpers.evaluate.arms import Arm
 from helpers.files import sha256_json
 from helpers.persona import Level
-from helpers.records import Artifacts, Stage, artifact_sha256
-from helpers.serve.trained import learned_on_line
+from helpers.records import Artifacts, Mismatch, Stage, artifact_sha256
+from helpers.serve.on_line import learned_on_line
 from helpers.settings import BadValue
 
 if TYPE_CHECKING:  # the command line wants the names of the arms alone, and should not load transformers for them
@@ -146,7 +146,11 @@ def _add(found: Lineup, name: str, base: "BaseModel", artifacts: Callable[[str],
     elif name == "routed":
         _routed(found, base, artifacts(_FULL))
     else:
-        if (adapter := learned_on_line(run)) is None:
+        try:
+            adapter = learned_on_line(run)
+        except Mismatch as error:
+            raise _NotThere(str(error)) from error
+        if adapter is None:
             raise _NotThere("she has not learned on line yet; `python -m helpers.online learn` begins.")
         found.origin = _merged_from(artifacts(_EXPORT))
         _adapter_arm(found, name, base, adapter, artifact_sha256(adapter))

@@ -16,6 +16,7 @@ from helpers.data.consent import NoConsent, consent_for, with_source
 from helpers.data.quality import Reason, Verdict, check_all, count_by_rule
 from helpers.evaluate.majors import details
 from helpers.evaluate.scenarios import Scenario, leaks
+from helpers.online.abuse import REPEATED, abuse
 from helpers.persona import PersonaCard, check_emotions
 from helpers.safety import boundaries
 from helpers.safety.crisis import recognise
@@ -25,7 +26,7 @@ from helpers.safety.minors import asks_age, says_minor
 # Rules of the quality gate and of the persona card that tell of another character, and those found here.
 POISON = {
     *("out_of_character", "unsafe", "puppeteering", "first_person", "endings", "assistant_voice", "claims_human"),
-    *("orders", "harm", "personal_data"),
+    *("orders", "abuse", "harm", "personal_data"),
 }
 MOST_POISONED = 0.2  # of one user's talks
 
@@ -99,6 +100,9 @@ def further_reasons(talk: Conversation, card: PersonaCard) -> list[Reason]:
         check_emotions(card, talk.metadata.emotions)
     except ValueError as error:
         found["emotion"] = str(error)
+    aimed = abuse([message.content for message in talk.messages if message.role == "user"], card.name)
+    if len(aimed) >= REPEATED:
+        found["abuse"] = f"in {len(aimed)} sentences"
     asked_age = False
     for turn, message in enumerate(talk.messages, start=1):
         words = message.content
@@ -119,6 +123,7 @@ def further_reasons(talk: Conversation, card: PersonaCard) -> list[Reason]:
 
 def _harm(reply: str) -> bool:
     checks = (
+        boundaries.sexual,
         boundaries.encourages_dependence,
         boundaries.encourages_self_harm,
         boundaries.encourages_violence,

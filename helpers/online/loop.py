@@ -22,14 +22,16 @@ from helpers.conversations import Conversation, read_conversations
 from helpers.evaluate.arms import Ask, Evaluation
 from helpers.evaluate.metrics.metric import Tools, optional_models
 from helpers.evaluate.metrics.readers import LEARNED, teach
-from helpers.evaluate.scenarios import Scenario, read_scenarios, stratified
+from helpers.evaluate.scenarios import Scenario, read_scenarios
 from helpers.files import sha256_json, write_atomically
 from helpers.online.intake import take_in
+from helpers.online.script import check_script, trial_script
 from helpers.online.trial import Serve, Trial
 from helpers.persona import PersonaCard, load_persona
+from helpers.serve import on_line
 from helpers.serve.client import ChatClient
+from helpers.serve.on_line import ONLINE
 from helpers.serve.server import VLLMServer
-from helpers.serve.trained import ONLINE
 from helpers.settings import Settings
 from helpers.supervision import supervise_all
 from helpers.train import continual
@@ -72,9 +74,9 @@ class Course:
         return self.run / ONLINE
 
     def scenarios(self) -> list[Scenario]:
-        """Those that 08 plays."""
+        """Those that 08 plays, and what the gate must see besides."""
         reading = read_scenarios(self.testing.path("scenarios"), self.card)
-        return stratified(reading.scenarios, self.testing.max_scenarios)
+        return trial_script(reading.scenarios, self.testing.max_scenarios)
 
 
 def read_course(run: Path, given: Mapping[str, object]) -> Course:
@@ -116,8 +118,8 @@ def learn(course: Course, exports: Path, serve: Serve, target: str = TARGET, at_
 
     Raises:
         FileNotFoundError: there is no such folder.
-        NoConsent, NotAnonymised, Mismatch, Busy: see `continual.continue_training`.
-        NotComparable: see `gate.decide`.
+        NoConsent, NotAnonymised, Mismatch, Busy: see `continual.continue_training`, `on_line.learned_on_line`.
+        NotComparable: see `check_script`, `gate.decide`.
     """
     if not exports.is_dir():
         raise FileNotFoundError(
@@ -162,8 +164,8 @@ def promote(course: Course, trained: records.Artifacts, serve: Serve, target: st
 
     Raises:
         MissingStage: the stage left no adapter.
-        Mismatch: it was trained on another base model or with another chat template.
-        Busy, NotComparable: see `continual.promote`, `gate.decide`.
+        Mismatch: it was trained on another base model or with another chat template, or see `on_line.learned_on_line`.
+        Busy, NotComparable: see `continual.promote`, `check_script`, `gate.decide`.
     """
     own = {"base_sha256": course.base.sha256, "chat_template_sha256": sha256_json(course.tokenizer.chat_template)}
     for note, what in records.SHARED.items():
@@ -194,8 +196,8 @@ def roll_back(run: Path) -> Result:
 
 
 def _begun(course: Course) -> None:
-    if not (course.adapters / continual.CURRENT).exists():
-        continual.begin(course.adapters, course.start)
+    if on_line.learned_on_line(course.run) is None:
+        on_line.begin(course.run, course.start)
 
 
 def _rolled_back(folder: Path) -> list[str]:
@@ -205,6 +207,7 @@ def _rolled_back(folder: Path) -> list[str]:
 
 def _trial(course: Course, scenarios: Sequence[Scenario], serve: Serve, target: str) -> Trial:
     cfg = course.testing
+    check_script(scenarios, target, course.card)
     evaluation = Evaluation(
         course.card, scenarios, course.folder, cfg.samples, cfg.max_tokens, cfg.temperature, cfg.seed
     )

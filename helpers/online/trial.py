@@ -54,6 +54,7 @@ class Trial:
         played = [transcript for arm in arms for transcript in self.evaluation.load(arm)]
         decision = decide(
             score(played, self.evaluation.scenarios, self.tools),
+            self.evaluation.scenarios,
             candidate.parent.name,
             current.parent.name,
             self.target,

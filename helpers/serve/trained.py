@@ -18,10 +18,10 @@ from pathlib import Path
 from helpers import records
 from helpers.persona import load_persona
 from helpers.serve.dotenv_file import BotSettings, write_dotenv
+from helpers.serve.on_line import learned_on_line
 from helpers.serve.server import ServerError, VLLMServer
 from helpers.settings import OUTPUTS, PARAMETERS, PROFILES
 
-ONLINE = Path("online", "adapters")  # in a run: where `helpers.online` keeps its adapters
 STAGE, EXPERTS_STAGE = "06_merge_quantize", "03_lora"
 
 
@@ -53,7 +53,8 @@ def trained_server(
         experts: whether her experts are served beside her.
 
     Raises:
-        records.MissingStage, records.Mismatch: there is no such run, it has no experts, or an adapter was changed.
+        records.MissingStage, records.Mismatch: there is no such run, it has no experts, an adapter was changed, or what
+            was learned on line went on from another.
         ServerError: the server did not start.
     """
     merge = records.load(outputs / run_name if run_name else newest_run(outputs), STAGE)
@@ -77,7 +78,8 @@ def served_adapters(merge: records.Artifacts, name: str, experts: bool) -> dict[
     merged model.
 
     Raises:
-        records.MissingStage, records.Mismatch: the run has no experts, or an adapter is not that of what 06 merged.
+        records.MissingStage, records.Mismatch: the run has no experts, or an adapter is not that of what 06 merged, or
+            not learned on top of it.
     """
     run = merge.folder.parent
     current = learned_on_line(run)
@@ -104,18 +106,6 @@ def _merged_adapter(merge: records.Artifacts) -> Path:
     if trained.sha256 != merge.record["inputs"][stage]:
         raise records.Mismatch(f"{stage} of run {run.name!r} was run again since {STAGE} merged it: run {STAGE} again.")
     return trained.adapter
-
-
-def learned_on_line(run: Path) -> Path | None:
-    """The adapter that is current in a run that has learned on line, None in another.
-
-    Raises:
-        records.Mismatch: it was changed.
-    """
-    from helpers.train import continual
-
-    folder = run / ONLINE
-    return continual.current_adapter(folder) if (folder / continual.CURRENT).exists() else None
 
 
 def name_of(server: VLLMServer) -> str:
