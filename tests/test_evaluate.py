@@ -762,9 +762,9 @@ def test_samples_hide_their_arm_and_answers_resume(played, tmp_path):
     assert again == samples and questionnaire.next_sample(db, again, "a") == samples[1]
     assert questionnaire.next_sample(db, again, "b") == first
     questionnaire.save_rating(db, first.id, "a", "overall", 2)
-    ratings = questionnaire.load_ratings(db)
+    ratings = questionnaire.load_ratings(db, samples)
     assert len(ratings) == 5 and {r["value"] for r in ratings if r["question"] == "overall"} == {2}
-    assert ratings[0]["arm"] in transcripts and questionnaire.means(ratings)[0][-1] == "5"
+    assert ratings[0]["arm"] in transcripts
 
 
 @pytest.mark.parametrize(("question", "value"), [("overall", 0), ("overall", 6), ("beauty", 3)])
@@ -795,10 +795,10 @@ def blinded(played, tmp_path):
     return db, questionnaire.blind([t for ts in transcripts.values() for t in ts], db, seed=0, per_arm=2)
 
 
-def given(db) -> dict[str, list[int]]:
+def given(db, samples) -> dict[str, list[int]]:
     """rater → values, one after the other."""
     found: dict[str, list[int]] = {}
-    for rating in questionnaire.load_ratings(db):
+    for rating in questionnaire.load_ratings(db, samples):
         found.setdefault(rating["rater"], []).append(rating["value"])
     return found
 
@@ -808,11 +808,11 @@ def test_the_form_saves_each_click_and_goes_on(blinded):
     form = Filled(db, samples)
     form.name.value = " 美緒 "
     form.buttons[0].value = 5
-    assert given(db) == {"美緒": [5]} and form.progress.value == "0 / 4"
+    assert given(db, samples) == {"美緒": [5]} and form.progress.value == "0 / 4"
     form.answer(3)
     form.onward.click()
     assert form.progress.value == "1 / 4" and form.buttons[0].value is None
-    assert given(db) == {"美緒": [3] * 5}
+    assert given(db, samples) == {"美緒": [3] * 5}
 
 
 def test_several_raters_answer_in_one_form_and_each_goes_on_where_he_stopped(blinded):
@@ -831,7 +831,7 @@ def test_several_raters_answer_in_one_form_and_each_goes_on_where_he_stopped(bli
     assert "すべて終わりました" in form.shown.value and form.onward.disabled
     form.name.value = "a"
     assert form.shown.value == second != first and form.progress.value == "1 / 4"
-    assert given(db) == {"a": [2] * 5, "b": [4] * 20}
+    assert given(db, samples) == {"a": [2] * 5, "b": [4] * 20}
     again = Filled(db, samples)
     again.name.value = "a"
     assert again.shown.value == second
@@ -844,7 +844,7 @@ def test_nobody_answers_without_a_name(blinded):
     form.answer(3)
     form.name.value = "   "
     form.answer(4)
-    assert given(db) == {}
+    assert given(db, samples) == {}
 
 
 def test_each_rater_has_an_order_of_his_own(blinded):
@@ -853,7 +853,7 @@ def test_each_rater_has_an_order_of_his_own(blinded):
     for n in range(12):
         form.name.value = f"rater {n}"
         seen.add(form.shown.value)
-    assert len(seen) > 1 and given(db) == {}
+    assert len(seen) > 1 and given(db, samples) == {}
 
 
 def test_dialogues_are_escaped():

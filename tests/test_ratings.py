@@ -1,5 +1,5 @@
-"""People's ratings: agreement and power are right, the page runs alone and hides the arms, its file is taken or refused
-in one sentence."""
+"""People's ratings: they are of what an arm says today; means, differences, agreement and power are right; the page
+runs alone and hides the arms, its file is taken or refused in one sentence."""
 
 import json
 import re
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from helpers.evaluate import agreement, power, questionnaire, ratings_page
+from helpers.evaluate import agreement, opinions, power, questionnaire, ratings_page
 from helpers.evaluate.arms import Transcript
 from helpers.evaluate.questionnaire import QUESTIONS
 from helpers.files import sha256_json
@@ -43,6 +43,81 @@ def samples(transcripts, db):
 def page(samples, tmp_path) -> Path:
     ratings_page.write_page(tmp_path / "ratings.html", samples, "さくら")
     return tmp_path / "ratings.html"
+
+
+# --- of today's replies
+
+
+def test_answers_about_what_has_changed_are_not_counted_and_those_about_the_rest_stay(transcripts, samples, db):
+    for sample in samples:
+        questionnaire.save_rating(db, sample.id, "a", "overall", 2)
+    retrained = transcripts[-1]
+    retrained.replies = [Reply("うん、聞いてるよ", True, 1)] * 2
+    reworded = transcripts[-2]
+    reworded.user_turns = ["言い方を変えたよ", "ね"]
+    again = questionnaire.blind(transcripts, db, seed=0)
+    whose, answered = questionnaire.arms_and_units(db), questionnaire.load_ratings(db, again)
+    assert len(again) == len(samples) == 6 and len({s.id for s in again} - {s.id for s in samples}) == 2
+    assert sorted((r["arm"], r["unit"]) for r in answered) == sorted(
+        (t.arm, t.unit) for t in transcripts if t not in (retrained, reworded)
+    )
+    asked_again = {whose[s.id] for s in again if not questionnaire.answers(db, s.id, "a")}
+    assert asked_again == {(t.arm, t.unit) for t in (retrained, reworded)}
+    assert len(questionnaire.load_ratings(db, samples)) == 6, "nothing is lost"
+
+
+# --- means and differences
+
+
+def rated(arm: str, unit: int, rater: str, value: int, question: str = "overall") -> dict:
+    return {"arm": arm, "unit": f"s{unit}", "rater": rater, "question": question, "value": value}
+
+
+def test_a_mean_has_an_interval_over_scenarios_and_their_raters():
+    ratings = [rated("lora", n, rater, 1 + (n + more) % 5) for n in range(20) for more, rater in enumerate("abc")]
+    ratings += [rated("base", 0, "a", 4), rated("base", 0, "b", 5)]
+    lora, base = opinions.means(ratings, 500, 0)
+    assert len(lora) == len(opinions.COLUMNS) and lora[0] == "lora" and lora[1] == "–" and lora[-1] == "60"
+    mean, low, high = map(float, re.findall(r"\d\.\d\d", lora[5]))
+    assert low < mean == 3.0 < high and high - low < 1.2
+    assert base[5] == "4.50 (1 scenario)", "one scenario has no spread to tell an interval from"
+    one_each = opinions.means([r for r in ratings if r["rater"] == "a" and r["arm"] == "lora"], 500, 0)[0][5]
+    _, wider_low, wider_high = map(float, re.findall(r"\d\.\d\d", one_each))
+    assert wider_high - wider_low > high - low
+
+
+def test_two_arms_are_compared_where_the_same_person_rated_both_in_the_same_scenario():
+    ratings = []
+    for n in range(8):
+        for strict, rater in enumerate("abc"):
+            ratings += [rated("lora", n, rater, 4 - strict + n % 2), rated("base", n, rater, 3 - strict)]
+        ratings.append(rated("base", n, "d", 5))  # did not see the other
+    found = opinions.differences(ratings, [("lora", "base"), ("dpo", "lora")], 500, 0)
+    assert list(found) == [("lora", "base", "overall")]
+    difference = found["lora", "base", "overall"]
+    assert difference.mean == 1.5 and difference.n == 8 and 1 <= difference.low < 1.5 < difference.high <= 2
+    ((arms, question, n, shown, p, verdict),) = opinions.difference_table(found)
+    assert (arms, question, n, verdict) == ("lora − base", "overall", "8", "better") and str(difference) == shown
+    assert float(p) < 0.05
+    (few,) = opinions.difference_table(
+        opinions.differences([r for r in ratings if r["unit"] < "s5"], [("lora", "base")], 500, 0)
+    )
+    assert few[2:] == ["5", "–", "–", "it takes 6 scenarios"]
+
+
+@pytest.mark.parametrize(
+    ("gains", "verdict"),
+    [
+        ([0, 0, 1, 0] * 5, "better, but too little to be felt"),
+        ([1, -1] * 10, "no difference shown"),
+        ([-1] * 20, "worse"),
+    ],
+)
+def test_a_difference_is_told_in_words(gains, verdict):
+    ratings = [rated("base", n, "a", 3) for n in range(20)]
+    ratings += [rated("lora", n, "a", 3 + gain) for n, gain in enumerate(gains)]
+    ((*_, said),) = opinions.difference_table(opinions.differences(ratings, [("lora", "base")], 2000, 0))
+    assert said == verdict
 
 
 # --- agreement
@@ -91,7 +166,7 @@ def test_agreement_is_by_question(samples, db):
         for n, sample in enumerate(samples):
             questionnaire.save_rating(db, sample.id, rater, "overall", 1 + n % 5)
             questionnaire.save_rating(db, sample.id, rater, "emotion", 1 + (n if rater == "a" else 5 - n) % 5)
-    rows = {row[0]: row for row in agreement.table(questionnaire.load_ratings(db), 100, 0)}
+    rows = {row[0]: row for row in agreement.table(questionnaire.load_ratings(db, samples), 100, 0)}
     assert list(rows) == list(QUESTIONS) and {len(row) for row in rows.values()} == {len(agreement.COLUMNS)}
     assert rows["overall"][1:3] == ["2", "6"] and rows["overall"][-1] == "reliable"
     assert rows["emotion"][-1] == "people do not agree" and "needs two" in rows["particles"][-1]
@@ -139,12 +214,18 @@ def test_the_spread_is_found_in_ratings_and_a_strict_rater_does_not_matter():
 # --- the page
 
 
+def lines(t: Transcript) -> list[tuple[str, str]]:
+    both = zip(t.user_turns, t.replies, strict=True)
+    return [line for turn, reply in both for line in (("user", turn), ("her", reply.text))]
+
+
 def test_nothing_in_the_page_tells_the_arm(page, samples, transcripts):
     source = page.read_text(encoding="utf-8")
     assert not any(arm in source for arm in ARMS) and "scene-" not in source
     guesses = {
-        sha256_json([*more, t.arm, t.unit, [r.text for r in t.replies], *seed])[:12]
+        sha256_json([*more, t.arm, t.unit, said, *seed])[:12]
         for t in transcripts
+        for said in ([r.text for r in t.replies], lines(t))
         for more in ([], [""])
         for seed in ([], [0], [42])
     }
@@ -189,7 +270,7 @@ def test_a_file_of_answers_is_taken_once_and_later_answers_replace_earlier_ones(
     assert ratings_page.read_answers(saved(tmp_path, answered(samples, rater="れん-aabbcc")), db) == 30
     ratings_page.read_answers(saved(tmp_path, answered(samples[:1], 2, "2026-11-29T12:30:00+00:00")), db)
     ratings_page.read_answers(saved(tmp_path, answered(samples, 1, "2026-11-29T20:59:00+09:00")), db)
-    ratings = questionnaire.load_ratings(db)
+    ratings = questionnaire.load_ratings(db, samples)
     assert len(ratings) == 60 and {r["arm"] for r in ratings} == set(ARMS)
     mine = {(r["sample"], r["value"]) for r in ratings if r["rater"].startswith("みお")}
     assert mine == {(samples[0].id, 2), *((s.id, 4) for s in samples[1:])}
@@ -223,7 +304,7 @@ def test_a_wrong_or_foreign_file_is_one_sentence_and_changes_nothing(samples, db
     with pytest.raises(ValueError, match=r"^answers\.json .*" + re.escape(reason)) as caught:
         ratings_page.read_answers(saved(tmp_path, document), db)
     assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
-    assert questionnaire.load_ratings(db) == []
+    assert questionnaire.load_ratings(db, samples) == []
 
 
 def test_no_file_is_one_sentence(tmp_path, db):
@@ -289,7 +370,7 @@ def test_the_whole_way_by_keyboard(tab, samples, db, tmp_path):
     assert len(shown) == 6 and all("</script>" in talk for talk in shown)
     assert re.fullmatch(r"ratings-みお-[0-9a-f]{6}\.json", export(tab, tmp_path / "a.json"))
     assert ratings_page.read_answers(tmp_path / "a.json", db) == 30
-    found = {(r["question"], r["value"]) for r in questionnaire.load_ratings(db)}
+    found = {(r["question"], r["value"]) for r in questionnaire.load_ratings(db, samples)}
     assert found == set(zip(QUESTIONS, (5, 4, 3, 2, 1), strict=True))
 
 
@@ -308,7 +389,7 @@ def test_answers_are_saved_at_once_and_a_rater_goes_on_where_he_stopped(tab, sam
     assert ratings_page.read_answers(tmp_path / "half.json", db) == 8
 
 
-def test_several_people_share_a_browser_each_in_his_own_order(tab, db, tmp_path):
+def test_several_people_share_a_browser_each_in_his_own_order(tab, samples, db, tmp_path):
     orders = []
     for name in ("みお", "れん", "あき"):
         begin(tab, name)
@@ -321,7 +402,7 @@ def test_several_people_share_a_browser_each_in_his_own_order(tab, db, tmp_path)
         ratings_page.read_answers(tmp_path / f"{name}.json", db)
         tab.click("#other")
     assert tab.locator("#known button").count() == 3 and len(set(orders)) > 1
-    assert len({r["rater"] for r in questionnaire.load_ratings(db)}) == 3
+    assert len({r["rater"] for r in questionnaire.load_ratings(db, samples)}) == 3
 
 
 def test_back_forth_and_what_is_left_open(tab):

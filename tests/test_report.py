@@ -106,6 +106,7 @@ RATINGS = [
     for n in range(6)
     for r in ("a", "b")
 ]
+RATINGS += [rating | {"sample": f"y{rating['unit']}", "arm": "base", "value": 1} for rating in RATINGS]
 
 
 def test_the_report_stands_alone_and_has_what_was_found(pages):
@@ -119,7 +120,7 @@ def test_the_report_stands_alone_and_has_what_was_found(pages):
         sections.decisions([decision]),
         sections.wrong_facts(wrong),
         *sections.replies(ROWS, PLAYED, SCRIPT, MAJORS),
-        sections.people(RATINGS, power.ASSUMED, 200, 0),
+        sections.people(RATINGS, [("lora", "base")], power.ASSUMED, 200, 0),
         sections.judged([Table(["axis", "lora"], [["overall", "3.40 [3.10, 3.70]"]], "questionnaire")]),
         sections.canaries(EXPOSURES, "figures/canaries.png"),
         *sections.measured({"persona": validation.Validation("persona", share, share, share, ())}),
@@ -136,6 +137,7 @@ def test_the_report_stands_alone_and_has_what_was_found(pages):
             "s0 · 場面0 · friend · calls for calm",
             "1.00 [1.00, 1.00]",
             "3.40 [3.10, 3.70]",
+            "lora − base | overall | 6 | +1.67 [" if page is text else "lora − base",
             "174",
             "as it was said",
             "90% [60%, 98%]",
@@ -159,7 +161,7 @@ def test_what_is_not_there_is_said_so(pages):
         sections.majors([], PLAYED, SCRIPT),
         sections.decisions([]),
         sections.wrong_facts([]),
-        sections.people([], power.ASSUMED, 200, 0),
+        sections.people([], [("lora", "base")], power.ASSUMED, 200, 0),
         sections.judged([]),
         sections.canaries([], "figures/canaries.png"),
     )

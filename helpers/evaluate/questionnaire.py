@@ -60,11 +60,9 @@ def blind(transcripts: Iterable[Transcript], db: Path, seed: int, per_arm: int =
     chosen = set(Random(seed).sample(units, min(per_arm, len(units))))
     samples, whose = [], []
     for t in (t for t in played if t.unit in chosen):
-        texts = [r.text for r in t.replies]
-        sample_id = sha256_json([salt, t.arm, t.unit, texts])[:12]
-        lines = [
-            line for turn, reply in zip(t.user_turns, texts, strict=True) for line in (("user", turn), ("her", reply))
-        ]
+        said = zip(t.user_turns, (r.text for r in t.replies), strict=True)
+        lines = [line for turn, reply in said for line in (("user", turn), ("her", reply))]
+        sample_id = sha256_json([salt, t.arm, t.unit, lines])[:12]
         samples.append(Sample(sample_id, tuple(lines)))
         whose.append((sample_id, t.arm, t.unit, t.sample))
     with closing(_open(db)) as connection, connection:
@@ -103,15 +101,17 @@ def save_ratings(db: Path, rater: str, given: Iterable[tuple[str, str, int, date
         )
 
 
-def load_ratings(db: Path) -> list[dict]:
-    """All answers with the arm that each sample came from: arm, unit, sample, rater, question, value, at."""
+def load_ratings(db: Path, samples: Iterable[Sample]) -> list[dict]:
+    """The answers about `samples`, with the arm that each came from: arm, unit, sample, rater, question, value, at.
+    Those about replies that an arm no longer gives, since it was trained again, stay in `db` and are not among them."""
+    asked = {sample.id for sample in samples}
     with closing(_open(db)) as connection:
         connection.row_factory = sqlite3.Row
         found = connection.execute(
             "SELECT arm, unit, ratings.sample, rater, question, value, at FROM ratings "
             "JOIN samples ON samples.id = ratings.sample ORDER BY at, ratings.sample, question"
         )
-        return [dict(row) for row in found]
+        return [dict(row) for row in found if row["sample"] in asked]
 
 
 def by_sample(ratings: Sequence[dict], question: str) -> dict[str, list[int]]:
@@ -135,19 +135,6 @@ def answers(db: Path, sample_id: str, rater: str) -> dict[str, int]:
 def next_sample(db: Path, samples: Sequence[Sample], rater: str) -> Sample | None:
     """The first sample that `rater` has not answered in full; None when all are done."""
     return next((s for s in samples if len(answers(db, s.id, rater)) < len(QUESTIONS)), None)
-
-
-def means(ratings: Sequence[dict]) -> list[list[str]]:
-    """One row an arm: its name, the mean of each question ("–" without answers), the number of answers."""
-    rows = []
-    for arm in dict.fromkeys(r["arm"] for r in ratings):
-        mine = [r for r in ratings if r["arm"] == arm]
-        cells = []
-        for question in QUESTIONS:
-            values = [r["value"] for r in mine if r["question"] == question]
-            cells.append(f"{sum(values) / len(values):.2f}" if values else "–")
-        rows.append([arm, *cells, str(len(mine))])
-    return rows
 
 
 def form(db: Path, samples: Sequence[Sample]):

@@ -13,8 +13,8 @@ from helpers.evaluate import (
     facts,
     gate,
     metrics,
+    opinions,
     power,
-    questionnaire,
     scoreboard,
     validation,
     variety,
@@ -33,6 +33,9 @@ _CHANGES = """Means that differ by 0.005 or more, and arms that were played in o
 Other weights, scenarios or settings may be the reason."""
 _VALIDATED = """Pairs of talks of which one is better on the axis: how many a metric gets right, with Wilson's 95 %
 interval. The second half decides. "Replies alone" is a reader that does not see what is answered."""
+_ANSWERED = """Means and differences have 95 % intervals over scenarios and raters; what other people would say is not
+in them. A difference is of the answers that the same person gave about both arms in the same scenario; p is corrected
+over the whole table."""
 Played = Mapping[str, Sequence[Transcript]]
 
 
@@ -105,15 +108,20 @@ def replies(
     ]
 
 
-def people(ratings: Sequence[dict], spread: power.Spread, draws: int, seed: int) -> Section:
-    """What people answered, whether they agree, and how many must be asked."""
+def people(
+    ratings: Sequence[dict], pairs: Sequence[tuple[str, str]], spread: power.Spread, draws: int, seed: int
+) -> Section:
+    """What people answered, how the two arms of each of `pairs` differ, whether people agree, and how many must be
+    asked."""
     need = f"Answers that show {power.DIFFERENCE} points between two arms, {power.POWER:.0%} of the time"
     needed = Table(power.COLUMNS, power.table(spread), need)
     if not ratings:
         return Section("People's ratings", "No answers yet.", [needed])
-    means = Table(["arm", *questionnaire.QUESTIONS, "answers"], questionnaire.means(ratings), "Means, 1 to 5")
+    means = Table(opinions.COLUMNS, opinions.means(ratings, draws, seed), "Means, 1 to 5")
+    rows = opinions.difference_table(opinions.differences(ratings, pairs, draws, seed))
+    differ = [Table(opinions.DIFFERENCE_COLUMNS, rows, "Paired differences")] if rows else []
     agreed = Table(agreement.COLUMNS, agreement.table(ratings, draws, seed), "Do they agree?")
-    return Section("People's ratings", "", [means, agreed, needed])
+    return Section("People's ratings", _ANSWERED, [means, *differ, agreed, needed])
 
 
 def judged(tables: Sequence[Table]) -> Section:
