@@ -707,9 +707,8 @@ def test_a_metric_of_few_scenarios_and_drift_leave_the_total_and_it_says_so():
     assert (total.mean, total.low, total.high) == pytest.approx((0.7, 0.7, 0.7)), "memory weighs nothing in it"
     assert board.titles()["memory"] == "memory (not in the total)" and board.titles()["stops"] == "stops by herself"
     assert board.made_of() == (
-        "The total is the mean of persona consistency, stops by herself. Reliable and not in it: holds to the end, for "
-        "whoever was never in character cannot fall out of it; memory, for it has a value in 5 scenarios, and it takes "
-        "6."
+        "The total is the mean of persona consistency, stops by herself. Reliable and not in it: holds to the end "
+        "(whoever was never in character cannot fall out of it), memory (5 of the 6 scenarios that it takes)."
     )
     written = board.as_json()
     assert written["total_of"] == ["persona", "stops"] and set(written["left_out"]) == {"drift", "memory"}

@@ -76,14 +76,14 @@ class Scoreboard:
         for key in self.reliable:
             n = min(cells[key].n if key in cells else 0 for cells in self.arms.values())
             if key not in self.total_of and any(key in cells for cells in self.arms.values()):
-                found[key] = NOT_IN_TOTAL.get(key, f"it has a value in {n} scenarios, and it takes {MIN_SCENARIOS}")
+                found[key] = NOT_IN_TOTAL.get(key, f"{n} of the {MIN_SCENARIOS} scenarios that it takes")
         return found
 
     def made_of(self) -> str:
         """Of which metrics the total is made, and why of no others, in words."""
         names = ", ".join(METRICS[key].title for key in self.total_of)
         said = f"The total is the mean of {names}." if names else "There is no total: too few scenarios were played."
-        others = "; ".join(f"{METRICS[key].title}, for {why}" for key, why in self.left_out().items())
+        others = ", ".join(f"{METRICS[key].title} ({why})" for key, why in self.left_out().items())
         return f"{said} Reliable and not in it: {others}." if others else said
 
     def table(self) -> list[list[str]]:
