@@ -84,6 +84,56 @@ def test_a_full_name_and_its_parts_are_one_person():
     assert full == surname + given and "美咲" not in texts[1] and "佐藤" not in surname
 
 
+@pytest.mark.parametrize(
+    ("text", "entity", "leak"),
+    [
+        ("実家の番号ね、TEL.03-5812-4471 だから夜にかけて", "PHONE_NUMBER", "5812"),
+        ("名刺には Tel.0466-27-3319 って書いてあったよ", "PHONE_NUMBER", "3319"),
+        ("会社は03-6217 4480、内線はないって", "PHONE_NUMBER", "4480"),
+        ("お店の電話、(03)-5417-2208で合ってる？", "PHONE_NUMBER", "2208"),
+        ("03 - 6721 - 9043 に折り返してほしいって", "PHONE_NUMBER", "9043"),
+        ("新しいケータイは090 - 3317 - 4825です", "PHONE_NUMBER", "4825"),
+        ("海外からだと +81 (90) 4471 2286 にかけてね", "PHONE_NUMBER", "2286"),
+        ("〇九〇 三三一七 四八二五だって、筆で書いてある", "PHONE_NUMBER", "四八二五"),
+        ("〇九〇　三三一七　四八二五だって", "PHONE_NUMBER", "三三一七"),
+        ("０８０の４４１７の２２９６です、よろしく", "PHONE_NUMBER", "２２９６"),
+        ("090の3317の4825ね、メモした？", "PHONE_NUMBER", "4825"),
+        ("マイナンバーは1234・5678・9018だったはず", "MY_NUMBER", "5678"),
+        ("1234.5678.9018 を書類に書けって言われた", "MY_NUMBER", "5678"),
+        ("カード番号、4111・1111・1111・1111ね", "CREDIT_CARD", "1111・1111"),
+        ("4111.1111.1111.1111 で払っといて", "CREDIT_CARD", "1111.1111"),
+        ("5555  5555  5555  4444 の期限っていつだっけ", "CREDIT_CARD", "4444"),
+        ("写真は hanako(アット)mail.example.org まで", "EMAIL_ADDRESS", "hanako"),
+        ("taro.y（アット）example.ne.jp に送っといて", "EMAIL_ADDRESS", "taro"),
+    ],
+)
+def test_numbers_and_addresses_written_in_other_ways_go(text, entity, leak):
+    result = anonymise([text])
+    assert leak not in result.texts[0] and result.counts[entity] == 1, result
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026.11.24に届くって、遅いよね",
+        "05-12-2026に発売だって",
+        "3,980円が1,280円になってた",
+        "25-23、25 - 21、25 - 19で勝った",
+        "18.1.1に上げたら4.12.0のほうが動かない",
+        "注文番号250-7719320-4481063がまだ来ない",
+        "円周率は3.14159265358979まで言える",
+        "No.01-234-5678の見積もり、直しておいたよ",
+        "8・9・10・11・12の五日間は休むね",
+        "21:03と9:15だったらどっちにする？",
+        "〇〇〇 〇〇〇〇 〇〇〇〇って伏せ字だらけ",
+        "0.5と0.25と0.125を足すといくつ？",
+        "10の3の2って何のこと？",
+    ],
+)
+def test_other_numbers_stay(text):
+    assert anonymise([text]).texts == [text]
+
+
 def test_check_digits():
     assert my_number_is_valid("123456789018") and not my_number_is_valid("123456789012")
     assert luhn_is_valid("4111111111111111") and not luhn_is_valid("4111111111111112")
