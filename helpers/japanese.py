@@ -6,6 +6,11 @@ import unicodedata
 _JAPANESE = re.compile("[\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f]")
 # Digits written one by one in kanji, as in a telephone number; ten of them are no word.
 _KANJI_NUMBER = re.compile(r"[〇零一二三四五六七八九][〇零一二三四五六七八九ー-]{8,}[〇零一二三四五六七八九]")
+# A telephone number of three groups: its first digit is 0 and its second is not, as in no 〇〇〇 for a word left out.
+_KANJI_PHONE = re.compile(
+    r"[〇零][一二三四五六七八九][〇零一二三四五六七八九]{0,3}"
+    r"(?: ?[-ー・の ] ?[〇零一二三四五六七八九]{1,4}){2}"
+)
 _KANJI_DIGITS = str.maketrans("〇零一二三四五六七八九ー", "00123456789-")
 
 
@@ -31,4 +36,6 @@ def narrow(text: str) -> str:
     narrowed = "".join("-" if c in "‐‑‒–—―−" else c for c in narrowed)
     # The long vowel mark between digits is a hyphen typed in kana mode.
     narrowed = re.sub(r"(?<=\d)ー(?=\d)", "-", narrowed)
-    return _KANJI_NUMBER.sub(lambda m: m.group().translate(_KANJI_DIGITS), narrowed)
+    for pattern in (_KANJI_NUMBER, _KANJI_PHONE):
+        narrowed = pattern.sub(lambda found: found.group().translate(_KANJI_DIGITS), narrowed)
+    return narrowed

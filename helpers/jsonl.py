@@ -116,7 +116,7 @@ def values_in(part: Path | Piece) -> Iterator[tuple[int, str, object]]:
         for number, line, size in _lines(piece):
             value = _value(line, size, MAX_LINE_BYTES, "the line")
             if _SURROGATE.search(line) and not isinstance(value, ValueError):
-                value = _whole(value)
+                value = whole(value)
             yield number, line[:_KEPT_CHARS].decode("utf-8", "replace"), value
         return
     try:
@@ -125,8 +125,12 @@ def values_in(part: Path | Piece) -> Iterator[tuple[int, str, object]]:
         yield 1, "", error
         return
     for place, item in enumerate(items, start=1):
-        text = json.dumps(item, ensure_ascii=False)[:_KEPT_CHARS]
-        yield place, text.encode("utf-8", "replace").decode("utf-8"), _whole(item)
+        try:
+            text = json.dumps(item, ensure_ascii=False)[:_KEPT_CHARS]
+        except RecursionError:
+            yield place, "", ValueError("the brackets of the item are nested too deeply")
+        else:
+            yield place, text.encode("utf-8", "replace").decode("utf-8"), whole(item)
 
 
 def load_document(file: Path) -> object:
@@ -155,6 +159,18 @@ def decode(raw: bytes, what: str) -> str:
         raise ValueError(f"{what} is {_encoding(raw)}; save the file as UTF-8") from error
 
 
+def decode_file(file: Path) -> str:
+    """The text of a UTF-8 file.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    try:
+        return decode(file.read_bytes(), file.name)
+    except ValueError as error:
+        raise ValueError(f"{error}.") from error
+
+
 def _items(document: object) -> list:
     """What a document lists: it is a list, or has one under `conversations`, or is itself one conversation."""
     if isinstance(document, dict) and "messages" in document:
@@ -162,7 +178,7 @@ def _items(document: object) -> list:
     items = document.get("conversations") if isinstance(document, dict) else document
     if not isinstance(items, list):
         raise ValueError("the document is neither a list nor an object with a list under `conversations`")
-    one_talk = isinstance(document, dict) and items and isinstance(items[0], dict) and "from" in items[0]
+    one_talk = isinstance(document, dict) and any(isinstance(item, dict) and "from" in item for item in items)
     return [document] if one_talk else items
 
 
@@ -211,7 +227,7 @@ def _value(raw: bytes, size: int, most: int, what: str) -> object:
         return ValueError(f"{what} holds a number of thousands of digits") if "digits" in str(error) else error
 
 
-def _whole(value: object) -> object:
+def whole(value: object) -> object:
     """`value`, or the ValueError that says that a text in it cannot be written as UTF-8."""
     try:
         json.dumps(value, ensure_ascii=False).encode("utf-8")

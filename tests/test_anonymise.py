@@ -7,6 +7,8 @@ from helpers.data.forms import luhn_is_valid, my_number_is_valid
 from helpers.data.marked import read_marked, score
 from helpers.data.people import parts_of_name
 from helpers.data.recognizers import find
+from helpers.data.stand_ins import is_stand_in
+from helpers.japanese import narrow
 from helpers.settings import ROOT
 
 MARKED = ROOT / "data" / "anonymisation"
@@ -82,6 +84,111 @@ def test_a_full_name_and_its_parts_are_one_person():
     full = texts[0].removesuffix("と申します")
     given, surname = texts[1].split("さん")[0], texts[1].split("。")[1].split("さん")[0]
     assert full == surname + given and "美咲" not in texts[1] and "佐藤" not in surname
+
+
+def test_a_person_has_one_stand_in_however_the_name_is_written():
+    for spellings in (
+        ("三浦さん", "みうらさん", "ミウラさん", "Miuraさん", "miuraさん", "Ｍｉｕｒａさん"),
+        ("Kenくん", "kenくん", "Ｋｅｎくん", "ケンくん"),
+        ("Satoさん", "佐藤さん", "さとうさん"),
+        ("ユウジさん", "裕二さん"),
+    ):
+        texts = anonymise([f"昨日、{name}に会ったよ" for name in spellings]).texts
+        assert len({narrow(text) for text in texts}) == 1, texts
+        assert spellings[0][:2] not in texts[0]
+
+
+def test_people_whose_names_only_sound_alike_stay_apart():
+    for one, other in (("健太くん", "賢太くん"), ("ゆきちゃん", "ゆうきちゃん"), ("三木さん", "美樹ちゃん")):
+        first, second = anonymise([f"{one}に会ったよ", f"{other}に会ったよ"]).texts
+        assert first[:2] != second[:2], (one, other)
+
+
+def test_a_display_name_makes_its_parts_known():
+    said = ["美咲、起きてる？", "佐藤が悪いんだよ", "佐藤美咲って書いて"]
+    for name in ("佐藤美咲", "佐藤 美咲", "佐藤美咲🌸(仕事用)"):
+        texts = anonymise(said, known={name}).texts
+        assert not any(part in "".join(texts) for part in ("佐藤", "美咲")), texts
+    assert anonymise(["お母さんが言ってた", "userって何？"], known={"お母さん", "user"}).texts == [
+        "お母さんが言ってた",
+        "userって何？",
+    ]
+
+
+def test_a_speaker_of_one_sign_goes_where_it_is_surely_a_name():
+    text = "健、聞いてる？ 健康診断は保健室だって。健さんも健くんも"
+    (done,) = anonymise([text], known={"健"}).texts
+    assert "健康診断は保健室" in done and done.count("健") == 2
+    (done,) = anonymise(["空、きれいだね。空が青い。空ちゃん、見て"], known={"空"}).texts
+    assert "空が青い" in done and "空ちゃん" not in done
+    assert "健" not in anonymise(["健\tやあ\n健\tねえ"], known={"健"}).texts[0]
+
+
+def test_a_speaker_can_be_called_something_else():
+    said = ["美緒、ねえ", "みおちゃんって呼んで", "佐藤美緒です", "健太さん"]
+    texts = anonymise(said, {"さくら"}, ["佐藤美緒", "健太"], {"佐藤美緒": "さくら"}).texts
+    assert texts[:3] == ["さくら、ねえ", "さくらちゃんって呼んで", "さくらです"]
+    assert "健太" not in texts[3] and "さくら" not in texts[3]
+    family = anonymise(["佐藤さん、美緒は？"], {"さくら"}, ["佐藤美緒", "佐藤健太"], {"佐藤美緒": "さくら"}).texts[0]
+    assert family.endswith("さくらは？") and not family.startswith(("さくら", "佐藤"))
+
+
+def test_a_stand_in_is_known_with_a_letter_too_many_but_not_with_half_of_a_name():
+    for words in ("陽菜", "佐藤 陽菜", "陽菜下", "ひなたも", "ひなた！"):
+        assert is_stand_in("PERSON", words), words
+    for words in ("田中", "佐藤健", "林陽菜", "健", "陽菜田中"):
+        assert not is_stand_in("PERSON", words), words
+    assert is_stand_in("URL", "https://example.com/3") and not is_stand_in("URL", "https://example.jp/3")
+
+
+@pytest.mark.parametrize(
+    ("text", "entity", "leak"),
+    [
+        ("実家の番号ね、TEL.03-5812-4471 だから夜にかけて", "PHONE_NUMBER", "5812"),
+        ("名刺には Tel.0466-27-3319 って書いてあったよ", "PHONE_NUMBER", "3319"),
+        ("会社は03-6217 4480、内線はないって", "PHONE_NUMBER", "4480"),
+        ("お店の電話、(03)-5417-2208で合ってる？", "PHONE_NUMBER", "2208"),
+        ("03 - 6721 - 9043 に折り返してほしいって", "PHONE_NUMBER", "9043"),
+        ("新しいケータイは090 - 3317 - 4825です", "PHONE_NUMBER", "4825"),
+        ("海外からだと +81 (90) 4471 2286 にかけてね", "PHONE_NUMBER", "2286"),
+        ("〇九〇 三三一七 四八二五だって、筆で書いてある", "PHONE_NUMBER", "四八二五"),
+        ("〇九〇　三三一七　四八二五だって", "PHONE_NUMBER", "三三一七"),
+        ("０８０の４４１７の２２９６です、よろしく", "PHONE_NUMBER", "２２９６"),
+        ("090の3317の4825ね、メモした？", "PHONE_NUMBER", "4825"),
+        ("マイナンバーは1234・5678・9018だったはず", "MY_NUMBER", "5678"),
+        ("1234.5678.9018 を書類に書けって言われた", "MY_NUMBER", "5678"),
+        ("カード番号、4111・1111・1111・1111ね", "CREDIT_CARD", "1111・1111"),
+        ("4111.1111.1111.1111 で払っといて", "CREDIT_CARD", "1111.1111"),
+        ("5555  5555  5555  4444 の期限っていつだっけ", "CREDIT_CARD", "4444"),
+        ("写真は hanako(アット)mail.example.org まで", "EMAIL_ADDRESS", "hanako"),
+        ("taro.y（アット）example.ne.jp に送っといて", "EMAIL_ADDRESS", "taro"),
+    ],
+)
+def test_numbers_and_addresses_written_in_other_ways_go(text, entity, leak):
+    result = anonymise([text])
+    assert leak not in result.texts[0] and result.counts[entity] == 1, result
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026.11.24に届くって、遅いよね",
+        "05-12-2026に発売だって",
+        "3,980円が1,280円になってた",
+        "25-23、25 - 21、25 - 19で勝った",
+        "18.1.1に上げたら4.12.0のほうが動かない",
+        "注文番号250-7719320-4481063がまだ来ない",
+        "円周率は3.14159265358979まで言える",
+        "No.01-234-5678の見積もり、直しておいたよ",
+        "8・9・10・11・12の五日間は休むね",
+        "21:03と9:15だったらどっちにする？",
+        "〇〇〇 〇〇〇〇 〇〇〇〇って伏せ字だらけ",
+        "0.5と0.25と0.125を足すといくつ？",
+        "10の3の2って何のこと？",
+    ],
+)
+def test_other_numbers_stay(text):
+    assert anonymise([text]).texts == [text]
 
 
 def test_check_digits():

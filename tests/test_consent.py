@@ -85,3 +85,56 @@ def test_the_command_line_records(export, capsys):
     assert consent.consent_for(export).given_by == "kenta"
     assert consent.main(["record", str(export.with_name("nothing.txt")), "--by", "kenta"]) == 1
     assert "nothing.txt" in capsys.readouterr().err
+
+
+def test_whoever_withdraws_the_export_is_refused_and_forgotten_under_every_consent(export, tmp_path):
+    consent.record(export, "kenta")
+    consent.record(export, "mio")
+    consent.record(export, "kenta")
+    assert consent.consent_for(export).id == "kenta-2"
+    chats = take_in_chats(export.parent, load_persona(), "美緒").conversations
+    data = tmp_path / "outputs" / "mine" / "01_data" / "train.jsonl"
+    write_conversations(data, chats)
+    assert consent.require_consents(chats, export.parent) == ["kenta-2"]
+    assert consent.withdraw(export.parent, "mio-1", tmp_path / "outputs") == [data]
+    assert not data.read_text("utf-8")
+    with pytest.raises(consent.NoConsent, match="mio withdrew on"):
+        consent.consent_for(export)
+    with pytest.raises(consent.NoConsent, match="rests on 'kenta-2', withdrawn on .* by mio"):
+        consent.require_consents(chats, export.parent)
+
+
+def test_a_withdrawal_holds_for_all_that_the_same_person_allowed_and_a_consent_given_anew_counts(export, tmp_path):
+    consent.record(export, "kenta")
+    consent.record(export, "kenta")
+    consent.withdraw(export.parent, "kenta-1", tmp_path / "outputs")
+    assert all(c.withdrawn_on for c in consent.read_consents(export.parent))
+    with pytest.raises(consent.NoConsent, match="kenta withdrew on"):
+        consent.consent_for(export)
+    anew = consent.record(export, "kenta")
+    assert consent.consent_for(export) == anew
+    old, new = (
+        consent.with_source(talk, given, 1)
+        for talk in take_in_chats(export.parent, load_persona(), "美緒").conversations[:1]
+        for given in (consent.read_consents(export.parent)[0], anew)
+    )
+    assert consent.require_consents([new], export.parent) == ["kenta-3"]
+    with pytest.raises(consent.NoConsent, match="rests on 'kenta-1', withdrawn on"):
+        consent.require_consents([old], export.parent)
+
+
+def test_a_withdrawal_in_one_folder_is_not_hidden_by_the_same_id_in_another(export, tmp_path):
+    talk = take_in_chats_of("kenta", export)
+    for name in ("a", "b"):
+        folder = export.parent / name
+        folder.mkdir()
+        (folder / "talk.txt").write_text(TALK + name, encoding="utf-8")
+        consent.record(folder / "talk.txt", "kenta")
+    consent.withdraw(export.parent / "a", "kenta-1", tmp_path / "outputs")
+    with pytest.raises(consent.NoConsent, match="rests on 'kenta-1', withdrawn on"):
+        consent.require_consents([talk], export.parent)
+
+
+def take_in_chats_of(giver, export):
+    consent.record(export, giver)
+    return take_in_chats(export.parent, load_persona(), "美緒").conversations[0]

@@ -167,3 +167,74 @@ def test_what_no_reader_knows(tmp_path):
     shifted.write_bytes(PHONE.encode("cp932", "replace"))
     with pytest.raises(ValueError, match=r"sjis.txt is Shift_JIS, not UTF-8; save the file as UTF-8\."):
         read_chats(shifted, companion="みお")
+
+
+def test_a_day_that_does_not_exist_costs_no_message(tmp_path):
+    text = PHONE.replace("2024/05/01(水)", "2024/13/01") + "2024/05/02(木)\n8:00\t健\tおはよ\n8:01\tみお\tねむい\n"
+    reading = read_chats(write(tmp_path / "talk.txt", text), companion="みお")
+    assert turns(reading.conversations[1]) == [("user", "交番に届いてた"), ("assistant", "よかったあ")]
+    assert len(reading.conversations) == 3
+    assert {b.line: b.reason for b in reading.quarantine}[14] == "there is no such day in the calendar"
+
+
+def test_a_time_that_does_not_exist_is_nobodys_message(tmp_path):
+    text = "2024/04/30(火)\n21:03\t健\tやあ\n21:04\tみお\tおはよ\n\nどうしたの\n25:61\t健\tねえ\nきいて\n"
+    reading = read_chats(write(tmp_path / "talk.txt", text), companion="みお")
+    assert turns(reading.conversations[0]) == [("user", "やあ"), ("assistant", "おはよ\n\nどうしたの")]
+    (bad,) = reading.quarantine
+    assert (bad.line, bad.reason, bad.text) == (6, "there is no such time of day", "25:61\t健\tねえ\nきいて")
+
+
+@pytest.mark.parametrize("head", ["", "[LINE] 佐藤 美咲とのトーク履歴\n保存日時：2024/05/01 12:34\n\n"])
+def test_a_name_with_a_space_in_a_talk_from_a_pc(tmp_path, head):
+    said = "".join(f"21:{n:02} 健 うん{n}\n21:{n:02} 佐藤 美咲 そう{n} だね\n" for n in range(1 if head else 4))
+    text = f"{head}2024.04.30 火曜日\n{said}21:30 佐藤 美咲 [スタンプ]\n21:31 佐藤 美咲が参加しました\n"
+    reading = read_chats(write(tmp_path / "pc.txt", text), companion="佐藤 美咲")
+    assert reading.speakers == ["佐藤 美咲", "健"]
+    assert turns(reading.conversations[0])[:2] == [("user", "うん0"), ("assistant", "そう0 だね")]
+    assert [b.reason.split(",")[0] for b in reading.quarantine] == ["it is a sticker"] * 2
+    two = "".join(f"21:{n:02} 佐藤 健 うん{n}\n21:{n:02} 佐藤 美咲 そう{n}\n" for n in range(3))
+    assert read_chats(write(tmp_path / "two.txt", f"2024.04.30 火曜日\n{two}"), companion="佐藤 美咲").speakers == [
+        "佐藤 健",
+        "佐藤 美咲",
+    ]
+
+
+def test_the_format_is_what_most_items_are_and_a_broken_first_one_refuses_nothing(tmp_path):
+    for name, items in (
+        ("sharegpt", ["{", 5, {"conversations": PAIR}]),
+        ("alpaca", [{}, {"instruction": "やあ", "output": "おはよ"}]),
+        ("openai", ["{", {"messages": 5}, {"messages": [*SAID[:1], SAID[1] | {"weight": 1}]}]),
+        ("openai", [{"messages": SAID}, {"messages": [SYSTEM | {"role": "developer"}, *SAID]}]),
+        ("native", [{"messages": [{"role": "user", "content": 42}, SAID[1]]}, {"messages": SAID}]),
+        ("native", [{"messages": [PARTS, SAID[1]]}, {"messages": SAID, "metadata": {"affection_level": "lover"}}]),
+    ):
+        lines = "\n".join(item if isinstance(item, str) else json.dumps(item) for item in items)
+        path = write(tmp_path / "a.jsonl", lines)
+        assert detect_format(path) == name
+        reading = read_chats(path)
+        assert turns(reading.conversations[-1]) == [("user", "やあ"), ("assistant", "おはよ")]
+        assert len(reading.conversations) + len(reading.quarantine) == len(items)
+    assert detect_format(write(tmp_path / "b.json", [5, {"conversations": PAIR}])) == "sharegpt"
+    assert detect_format(write(tmp_path / "c.json", {"messages": [5, {"date_unixtime": "1"}]})) == "telegram"
+
+
+def test_rows_with_a_comma_or_a_mark_too_many_leave_the_others(tmp_path):
+    rows = ["speaker,text", "みお,ねえ, きいて", "健,やあ", "みお,おはよ, ね", "みお,おはよ", '健,"' + "あ" * 140_000]
+    text = "\n".join([*rows, '健,5" だよ', 'みお,"え\n5?"\n'])
+    reading = read_chats(write(tmp_path / "t.csv", text), companion="みお")
+    assert [m for c in reading.conversations for _, m in turns(c)] == ["やあ", "おはよ", '5" だよ', "え\n5?"]
+    reasons = {b.line: b.reason for b in reading.quarantine}
+    assert list(reasons) == [2, 4, 6] and "3 cells" in reasons[2] + reasons[4] and "not in pairs" in reasons[6]
+
+
+def test_what_cannot_be_read_as_a_whole_is_one_sentence_with_the_file(tmp_path):
+    for name, content, reason in (
+        ("a.json", "{", "a.json cannot be read: the document is not JSON"),
+        ("b.csv", '"speaker,text\n健,やあ\n', "b.csv does not begin with the names of its columns"),
+        ("c.json", {"chats": {"list": [1, 2]}}, "c.json holds 2 chats"),
+        ("d.json", {"messages": 5, "channel": 1}, "d.json has no list of messages"),
+        ("e.txt", "2024/04/30(火)\n", "e.txt holds no message that could be read"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            read_chats(write(tmp_path / name, content), companion="みお")

@@ -1,8 +1,8 @@
 """Who allowed what, for chats that people really had; and how somebody's words go away again.
 
 In: chat exports, and `consents.jsonl` beside them. Out: for each export the consent that covers it, or a refusal. A
-consent that is withdrawn takes with it everything that came of its export: `forget` deletes it from what runs have
-written, after which every later stage refuses to go on from the old data.
+consent that is withdrawn takes with it everything that came of its export, whoever else agreed to it: `forget` deletes
+it from what runs have written, after which every later stage refuses to go on from the old data.
 
     python -m helpers.data.consent record talk.txt --by mio
     python -m helpers.data.consent withdraw mio-1
@@ -20,6 +20,7 @@ import pyarrow.parquet
 from pydantic import BaseModel, ConfigDict, Field
 
 from helpers.conversations import Conversation
+from helpers.data.readers import FORMATS
 from helpers.files import sha256_file, write_atomically
 from helpers.jsonl import BadLine, read_records
 from helpers.settings import OUTPUTS
@@ -37,6 +38,7 @@ class Consent(BaseModel):
     Attributes:
         given_by: a pseudonym; who it is stands elsewhere.
         sha256: of the export as it was when they agreed. Another version needs another consent.
+        format: one of `readers.FORMATS` for an export of which it cannot be told by itself.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -46,6 +48,7 @@ class Consent(BaseModel):
     given_on: date
     file: str
     sha256: str
+    format: str = "auto"
     withdrawn_on: date | None = None
 
 
@@ -66,27 +69,37 @@ def read_consents(folder: Path) -> list[Consent]:
 
 
 def consent_for(export: Path) -> Consent:
-    """The consent under which `export` may be learned from.
+    """The consent under which `export` may be learned from: the newest, if all who agreed to it still do.
 
     Raises:
-        NoConsent: there is none, it was given for another version of the file, or it was withdrawn.
+        NoConsent: there is none, it was given for another version of the file, or somebody withdrew theirs.
     """
-    named = [c for c in read_consents(export.parent) if c.file == export.name]
+    consents = read_consents(export.parent)
+    named = [c for c in consents if c.file == export.name]
     if not named:
         raise NoConsent(
             f"Nobody's consent is recorded for {export.name}: ask, then "
             f"`python -m helpers.data.consent record {export.name} --by <pseudonym>`."
         )
-    consent = next((c for c in named if c.sha256 == sha256_file(export)), None)
-    if consent is None:
+    digest = sha256_file(export)
+    given = [c for c in named if c.sha256 == digest]
+    if not given:
         raise NoConsent(
             f"{export.name} has changed since {named[-1].given_by} agreed to it: record a consent for it anew."
         )
-    if consent.withdrawn_on:
+    standing = [c for c in given if not c.withdrawn_on]
+    if withdrawn := _withdrawn(consents, digest) or (None if standing else given[-1]):
         raise NoConsent(
-            f"{consent.given_by} withdrew on {consent.withdrawn_on} what they had allowed for {export.name}: delete it."
+            f"{withdrawn.given_by} withdrew on {withdrawn.withdrawn_on} what they had allowed for {export.name}: "
+            "delete it."
         )
-    return consent
+    return standing[-1]
+
+
+def _withdrawn(consents: Sequence[Consent], sha256: str) -> Consent | None:
+    """A withdrawn one among the newest consents that each person gave to an export, in the order of their records."""
+    newest = {c.given_by: c for c in consents if c.sha256 == sha256}
+    return next((c for c in newest.values() if c.withdrawn_on), None)
 
 
 def require_consents(conversations: Sequence[Conversation], folder: Path) -> list[str]:
@@ -94,10 +107,14 @@ def require_consents(conversations: Sequence[Conversation], folder: Path) -> lis
     conversations may be learned from: each is its conversation's source.
 
     Raises:
-        NoConsent: a conversation came of no consent there, or of one that was withdrawn.
+        NoConsent: a conversation came of no consent there; of one that was withdrawn, in whichever folder; or of an
+            export to which somebody else withdrew theirs.
     """
     places = [folder, *(file.parent for file in sorted(folder.glob(f"*/{FILE}")))]
-    consents = {c.id: c for place in places for c in read_consents(place)}
+    records = [read_consents(place) for place in places]
+    consents: dict[str, list[Consent]] = {}
+    for consent in (c for given in records for c in given):
+        consents.setdefault(consent.id, []).append(consent)
     for conversation in conversations:
         source = conversation.metadata.source
         if source not in consents:
@@ -105,15 +122,18 @@ def require_consents(conversations: Sequence[Conversation], folder: Path) -> lis
                 f"Conversation {conversation.id!r} has the source {source!r}, and {folder / FILE} records no such "
                 "consent: record one, and make the conversation with `with_source`."
             )
-        if withdrawn := consents[source].withdrawn_on:
-            raise NoConsent(
-                f"Conversation {conversation.id!r} rests on {source!r}, withdrawn on {withdrawn}: delete it."
-            )
+        for consent in consents[source]:
+            others = (_withdrawn(given, consent.sha256) for given in records)
+            if withdrawn := consent if consent.withdrawn_on else next(filter(None, others), None):
+                raise NoConsent(
+                    f"Conversation {conversation.id!r} rests on {source!r}, withdrawn on {withdrawn.withdrawn_on}"
+                    f"{'' if withdrawn is consent else f' by {withdrawn.given_by}'}: delete it."
+                )
     return sorted({conversation.metadata.source for conversation in conversations})
 
 
-def record(export: Path, given_by: str) -> Consent:
-    """Write down that `given_by` agreed today to `export` as it now is."""
+def record(export: Path, given_by: str, format: str = "auto") -> Consent:
+    """Write down that `given_by` agreed today to `export` as it now is, which is in `format`."""
     consents = read_consents(export.parent)
     number = sum(c.given_by == given_by for c in consents) + 1
     consent = Consent(
@@ -122,23 +142,28 @@ def record(export: Path, given_by: str) -> Consent:
         given_on=date.today(),
         file=export.name,
         sha256=sha256_file(export),
+        format=format,
     )
     _write(export.parent, [*consents, consent])
     return consent
 
 
 def withdraw(folder: Path, name: str, outputs: Path = OUTPUTS) -> list[Path]:
-    """Mark the consent `name` as withdrawn today, and `forget` it: the files from which something was deleted.
+    """Mark what the giver of the consent `name` allowed for that export as withdrawn today, and `forget` the export,
+    whoever else agreed to it: the files from which something was deleted.
 
     Raises:
         NoConsent: there is no such consent.
     """
     consents = read_consents(folder)
-    if name not in {c.id for c in consents}:
+    named = next((c for c in consents if c.id == name), None)
+    if named is None:
         known = ", ".join(c.id for c in consents) or "none"
         raise NoConsent(f"There is no consent {name!r} in {folder / FILE}; there are: {known}.")
-    _write(folder, [c.model_copy(update={"withdrawn_on": date.today()}) if c.id == name else c for c in consents])
-    return forget(name, outputs)
+    of_export = [c for c in consents if c.sha256 == named.sha256]
+    gone = {c.id for c in of_export if c.given_by == named.given_by and not c.withdrawn_on}
+    _write(folder, [c.model_copy(update={"withdrawn_on": date.today()}) if c.id in gone else c for c in consents])
+    return list(dict.fromkeys(file for c in of_export for file in forget(c.id, outputs)))
 
 
 def forget(source: str, outputs: Path = OUTPUTS) -> list[Path]:
@@ -171,14 +196,23 @@ def _lines(file: Path) -> list[str]:
 
 
 def _is_from(line: str, source: str) -> bool:
-    value = json.loads(line)
-    if "text" in value:  # of a bad line, which may hold no JSON
+    try:
+        value = json.loads(line)
+    except ValueError:  # a line that an interrupted run has not finished
+        value = {"text": line}
+    if not isinstance(value, dict):
+        return False
+    if value.get("source") == source:  # of what was left out of an export
+        return True
+    if isinstance(value.get("text"), str):  # of a bad line, which may hold no JSON
         return f'"source":"{source}"' in value["text"].replace('": "', '":"')
-    return (value.get("conversation") or value).get("metadata", {}).get("source") == source
+    conversation = value.get("conversation") or value
+    metadata = conversation.get("metadata") if isinstance(conversation, dict) else None
+    return isinstance(metadata, dict) and metadata.get("source") == source
 
 
 def _write(folder: Path, consents: list[Consent]) -> None:
-    write_atomically(folder / FILE, "".join(f"{c.model_dump_json(exclude_none=True)}\n" for c in consents))
+    write_atomically(folder / FILE, "".join(f"{c.model_dump_json(exclude_defaults=True)}\n" for c in consents))
 
 
 def with_source(conversation: Conversation, consent: Consent, number: int) -> Conversation:
@@ -194,6 +228,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = commands.add_parser("record", help="write down that somebody agreed")
     given.add_argument("export", type=Path)
     given.add_argument("--by", required=True, help="a pseudonym")
+    given.add_argument("--format", choices=FORMATS, default="auto", help="of the export, if it cannot be told")
     taken = commands.add_parser("withdraw", help="take a consent back, and delete what came of it")
     taken.add_argument("id")
     taken.add_argument("--folder", type=Path, default=Path("."), help=f"where {FILE} is")
@@ -201,7 +236,7 @@ def main(arguments: list[str] | None = None) -> int:
     given_arguments = parser.parse_args(arguments)
     try:
         if given_arguments.command == "record":
-            consent = record(given_arguments.export, given_arguments.by)
+            consent = record(given_arguments.export, given_arguments.by, given_arguments.format)
             print(f"Recorded as {consent.id}.")
         else:
             changed = withdraw(given_arguments.folder, given_arguments.id, given_arguments.outputs)

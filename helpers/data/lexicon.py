@@ -32,6 +32,13 @@ def kinds(word: str) -> frozenset[str]:
     return frozenset("-".join(entry.part_of_speech()[:4]) for entry in _dictionary().lookup(word))
 
 
+@cache
+def readings(word: str) -> frozenset[str]:
+    """How the dictionary reads `word` as somebody's name, in katakana."""
+    entries = _dictionary().lookup(word)
+    return frozenset(entry.reading_form() for entry in entries if "人名" in entry.part_of_speech())
+
+
 def named(word: str) -> bool:
     """Whether the dictionary has `word` as somebody's name, among other things perhaps."""
     return any("人名" in kind for kind in kinds(word))

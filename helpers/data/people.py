@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from spacy.tokens import Doc, Token
 
 from helpers.data.lexicon import SURNAME, any_of, kinds, may_be_a_name, named, only_a_name, words
+from helpers.japanese import narrow
 
 Place = tuple[int, int]  # of characters: from the first to before the second
 
@@ -107,9 +108,53 @@ def repeats(text: str, names: set[str]) -> Iterator[Place]:
     for name in names:
         if len(name) < 2:
             continue
+        if re.fullmatch("[A-Za-z .'-]+", name):
+            # Only a longer name is looked for in either case: Ai is not AI.
+            flags = re.IGNORECASE if len(name) > 2 else 0
+            yield from (
+                match.span() for match in re.finditer(rf"(?<![\w@.]){re.escape(name)}(?![\w@])", text, flags | re.ASCII)
+            )
+            continue
         edge = "一-龥々" if re.search("[一-龥々]", name) else "ァ-ヴー" if re.search("[ァ-ヴ]", name) else "ぁ-ん"
         for match in re.finditer(rf"(?<![{edge}]){re.escape(name)}(?={_PARTICLE}|{_TITLE})", text):
             yield match.span()
+
+
+def calls(text: str, names: set[str]) -> Iterator[Place]:
+    """Places at which one of those `names` that are a single sign is surely somebody's: with a title, called out, or as
+    the speaker's label in an export. Elsewhere such a sign is a word, or a part of one."""
+    for sign in names:
+        edge = next((edge for edge in ("一-龥々", "ぁ-んァ-ヴー", "A-Za-z") if re.fullmatch(f"[{edge}]", sign)), None)
+        if edge is None:
+            continue
+        label = rf"(?:^|(?<=\t)){sign}(?=\t)|^{sign}(?=[,:])|(?<=\d ){sign}(?= )"
+        forms = [rf"(?<![{edge}]){sign}(?={_TITLE})", label]
+        if sign in words("given_one_sign") - words("things"):
+            forms.append(rf"{_START}{sign}(?=[、！!？?…〜~\s]|$)")
+        for match in re.finditer("|".join(forms), text, re.MULTILINE):
+            yield match.span()
+
+
+def names_in(display: str) -> set[str]:
+    """A speaker's name as an export shows it, and its parts; none of what names nobody (お母さん, user).
+
+    "佐藤美咲🌸" gives 佐藤美咲, 佐藤 and 美咲 besides.
+    """
+    shown = narrow(display).strip()
+    letters = re.search(r"[^\W\d_]+(?:[ ・][^\W\d_]+)?", shown)
+    name = re.sub(rf"(?<=.){_TITLE}$", "", letters.group()) if letters else ""
+    found = {shown, name, *(part for part, kind in parts_of_name(name) if kind)}
+    return {one for one in found if one and not _is_nobodys(one)}
+
+
+def _is_nobodys(name: str) -> bool:
+    base = re.sub(rf"{_TITLE}$", "", name)
+    return (
+        not base
+        or base in words("relations")
+        or bool(_RELATIVE.fullmatch(base))
+        or base.casefold() in ("user", "assistant", "system", "bot")
+    )
 
 
 def parts_of_name(name: str) -> list[tuple[str, str]]:
@@ -118,6 +163,8 @@ def parts_of_name(name: str) -> list[tuple[str, str]]:
         return [(pieces[1], "surname"), (pieces[2], ""), (pieces[3], "given")]
     for cut in range(len(name) - 1, 0, -1):
         surname, given = name[:cut], name[cut:]
+        if re.fullmatch("[ぁ-んァ-ヴー]", surname):
+            continue  # ユウジ is no ウジ of the house of ユ
         if SURNAME in kinds(surname) and (len(given) > 1 or given in words("given_one_sign")):
             return [(surname, "surname"), (given, "given")]
     kanji = re.fullmatch("[一-龥々ヶ]+", name)
