@@ -24,9 +24,13 @@ def whole_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write UTF-8 `text`, whole or not at all."""
+def write_atomically(path: Path, text: str, mode: int | None = None) -> None:
+    """Write UTF-8 `text`, whole or not at all; with a `mode`, such as 0o600, nobody whom it shuts out can ever read it,
+    not even while it is written."""
     with whole_file(path) as temporary:
+        if mode is not None:
+            temporary.touch(mode)
+            temporary.chmod(mode)
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 

@@ -133,7 +133,7 @@ def test_a_correction_takes_the_place_and_keeps_what_was_said_before(account, me
         "犬の名前はココ",
         "犬の名前はココア",
     ]
-    assert account.summary == ("", 4)
+    assert account.summary == ("", 0), "the exchanges that it told of are read again"
     with pytest.raises(BadMemory, match="1番の記憶はありません"):
         memories.correct(first.number, "犬の名前はモカ", NOW)
 
@@ -146,12 +146,26 @@ def test_a_later_fact_on_the_same_topic_is_a_correction(memories):
     assert [memory.text for memory in memories.history(last.number)] == ["大阪に住んでいる", "名古屋に住んでいる"]
 
 
+def test_workplace_and_profession_both_hold(memories):
+    for words in ("東京で働いてます", "仕事は看護師です", "仕事は教師です"):
+        for fact in by_rules(words, TODAY, "さくら"):
+            memories.add(fact, "rules", NOW)
+    assert [memory.text for memory in memories.all()] == ["東京で働いている", "仕事は教師"]
+    assert [memory.text for memory in memories.corrected()] == ["仕事は教師"]
+
+
+def test_where_there_is_no_summary_a_correction_brings_nothing_back_into_sight(account, memories):
+    account.summary = ("", 4)
+    memories.correct(memories.add(Fact("犬の名前はモカ"), "rules", NOW).number, "犬の名前はココ", NOW)
+    assert account.summary == ("", 4)
+
+
 def test_to_forget_is_to_delete(account, memories):
     turn = account.add_turn(Turn(NOW, "犬の名前はモカだよ", "モカちゃん、かわいいね", "friend"))
     account.add_turn(Turn(NOW, "今日は寒いね", "そうだね", "friend"))
-    account.summary = ("相手はモカという犬を飼っている", 1)
     first = memories.add(Fact("犬の名前はモカ"), "rules", NOW, turn.number)
     second = memories.correct(first.number, "犬の名前はモカチーノ", NOW)
+    account.summary = ("相手はモカという犬を飼っている", 1)
     other = memories.add(Fact("猫の名前はココ"), "rules", NOW)
     assert [memory.number for memory in memories.forget(second.number)] == [1, 2]
     assert memories.all() == [other]

@@ -1,11 +1,13 @@
 """Asking the server: every failure is one sentence, and the bot says what was said."""
 
 import json
+import os
 import shutil
 import threading
 import urllib.request
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -136,6 +138,20 @@ def test_dotenv_round_trip(tmp_path):
     several = replace(settings, experts={"casual": "a:8b", "romantic": "b"})
     assert read_dotenv(write_dotenv(path, several)) == several
     assert "DEFAULT_LLM_PROVIDER=local\n" in path.read_text()
+
+
+def test_the_key_can_be_read_by_its_owner_only_while_it_is_written_too(tmp_path, monkeypatch):
+    found, modes, write = BotSettings("http://127.0.0.1:8000/v1", "sakura", "0123abcd"), [], Path.write_text
+
+    def watched(path, *arguments, **options):
+        modes.append(path.stat().st_mode & 0o777)
+        return write(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "write_text", watched)
+    write_dotenv(tmp_path / "bot.env", found)
+    (tmp_path / f".bot.env.{os.getpid()}.part").touch(0o644)  # of a process that was killed
+    write_dotenv(tmp_path / "bot.env", found)
+    assert modes == [0o600, 0o600]
 
 
 def test_the_example_can_be_read_as_it_stands():

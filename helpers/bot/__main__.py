@@ -46,7 +46,8 @@ def talk(bot: Bot) -> None:
 
 def _command(commands: Commands, line: str) -> None:
     try:
-        _write(f"{commands.run(line)}\n")
+        for piece in commands.run(line):
+            _write(piece.text)
     except StoreError as error:
         _write(f"できませんでした。（{error}）\n")
 

@@ -1,17 +1,19 @@
 """What a user can ask of the bot besides talking: lines that begin with a slash.
 
-In: such a line. Out: what is shown for it, in Japanese. Nothing of it goes to the server, nor into the talk.
+In: such a line. Out: what is shown for it, in Japanese. Nothing of it goes to the server, nor into the talk; but the
+guard reads the words in it as it reads those that are said to her.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from helpers.bot.chat_log import NothingLogged
-from helpers.bot.companion import Bot
+from helpers.bot.companion import Bot, Piece
 from helpers.bot.memory import BadMemory, listed
 from helpers.bot.noticing import Fact
 from helpers.bot.relationship import explain
 from helpers.persona import LEVELS, Level
+from helpers.safety.guard import Decision
 
 HELP = """\
 /remember 言葉　　覚えてもらう（例：/remember 犬の名前はモカ）
@@ -29,6 +31,9 @@ HELP = """\
 
 _COMMAND = re.compile(r"/([a-z]+)(?:[\s　]+(.*))?", re.DOTALL)
 _SURE = "はい"
+_NUMBERED = ("correct", "history", "forget")  # A memory's number comes first, and is nobody's age.
+_NUMBER = re.compile(r"\A\d+[.番]?(?:\s+|\Z)")
+_REMEMBERING = ("remember", "correct")
 
 
 def is_command(line: str) -> bool:
@@ -56,17 +61,25 @@ class Commands:
             "delete": self._delete,
         }
 
-    def run(self, line: str) -> str:
-        """What is shown for a command; for one that is wrong, a sentence that says how it is right.
+    def run(self, line: str) -> Iterator[Piece]:
+        """Yields what is shown for a command: what the guard has to say of the words in it, and the answer, which for a
+        command that is wrong says how it is right. Words of a crisis are not remembered, nor what a minor asks in vain.
 
         Raises:
             StoreError: the database cannot be used.
         """
         name, rest = _COMMAND.fullmatch(line.strip()).groups()
+        rest = (rest or "").strip()
+        words = _NUMBER.sub("", rest) if name in _NUMBERED else rest
+        decision = (yield from self._bot.hear(words)) if words else None
+        refused = _refusal(decision) if decision and name in _REMEMBERING else ""
+        yield Piece(f"{refused or self._answer(name, rest)}\n", "bot")
+
+    def _answer(self, name: str, rest: str) -> str:
         if name not in self._known:
             return f"/{name} という命令はありません。/help で一覧が見られます。"
         try:
-            return self._known[name]((rest or "").strip())
+            return self._known[name](rest)
         except (BadMemory, NothingLogged) as error:
             return str(error)
 
@@ -79,8 +92,8 @@ class Commands:
         return "\n".join(lines) if lines else "まだ何も覚えていません。"
 
     def _correct(self, text: str) -> str:
-        number, _, words = text.partition(" ")
-        memory = self._bot.memories.correct(_number(number), words, self._bot.clock())
+        number, *words = text.split(maxsplit=1) or [""]
+        memory = self._bot.memories.correct(_number(number), "".join(words), self._bot.clock())
         return f"直しました：{memory.number}. {memory.text}"
 
     def _history(self, text: str) -> str:
@@ -153,6 +166,13 @@ class Commands:
             )
         self._bot.delete()
         return "あなたの記録をすべて消しました。"
+
+
+def _refusal(decision: Decision) -> str:
+    """Why words are not remembered after what the guard has said of them; empty if they may be."""
+    if decision.crisis:
+        return "この言葉は、覚えることには加えませんでした。話したいことがあれば、そのまま書いてください。"
+    return "" if decision.ask else "これは覚えません。"
 
 
 def _number(text: str) -> int:

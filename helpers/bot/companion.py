@@ -38,10 +38,10 @@ class BadWords(ValueError):
 
 @dataclass(frozen=True)
 class Piece:
-    """Something to show: `by` the guard or the companion."""
+    """Something to show: `by` the guard, the companion, or the program itself, the bot."""
 
     text: str
-    by: Literal["guard", "companion"]
+    by: Literal["guard", "companion", "bot"]
 
 
 def _now() -> datetime:
@@ -130,7 +130,8 @@ class Bot:
         """What is shown before the first turn: that she is an AI, as the law asks."""
         self._guard.state = self._guards_state()
         notice = self._guard.opening()
-        self._keep_guards_state()
+        with suppress(StoreError):  # It is shown whether or not it can be kept that it was.
+            self._keep_guards_state()
         return notice
 
     def pin(self, level: Level | None) -> None:
@@ -151,13 +152,9 @@ class Bot:
             ChatError: the server could not be asked, or the message does not fit into its context.
         """
         self.notices = []
+        if readable(words):
+            decision = yield from self.hear(words)
         words, now = clean(words), self.clock()
-        decision = self._before(words)
-        try:
-            if decision.first:
-                yield Piece(f"{decision.first}\n", "guard")
-        finally:
-            self._keep_guards_state()
         if len(words) > MAX_WORDS:
             raise BadWords(f"{len(words):,}文字は一度に送れません。{MAX_WORDS:,}文字までに分けてください。")
         if not decision.ask:
@@ -172,6 +169,23 @@ class Bot:
         facts = self._facts(turn) if decision.crisis is None else []
         self._keep(replace(turn, reply=reply.text, logged=logged), window, facts, decision)
         return reply
+
+    def hear(self, words: str) -> Generator[Piece, None, Decision]:
+        """Have the guard read what the user writes, whatever it is for; yields what it has to say, and returns what it
+        decides. It reads what is whole in the words, and of very long ones the beginning and the end."""
+        register: Register = "polite"
+        with suppress(StoreError):  # Help comes first; what is asked of the database next says what is wrong with it.
+            self._guard.state, register = self._guards_state(), self._register
+        words = readable(words)
+        if len(words) > 2 * MAX_WORDS:
+            words = f"{words[:MAX_WORDS]}\n{words[-MAX_WORDS:]}"
+        decision = self._guard.before(words, register)
+        try:
+            if decision.first:
+                yield Piece(f"{decision.first}\n", "guard")
+        finally:
+            self._keep_guards_state()
+        return decision
 
     def forget(self, number: int) -> list[Memory]:
         """Forget a memory, see `memory`; what was handed over for learning is taken back, since it may tell of it.
@@ -195,15 +209,6 @@ class Bot:
     @property
     def _register(self) -> Register:
         return self.card.levels[self.level].register_
-
-    def _before(self, words: str) -> Decision:
-        """What the guard says of the words; of very long ones it reads the beginning and the end."""
-        register: Register = "polite"
-        with suppress(StoreError):  # Help comes first; what is asked of the database next says what is wrong with it.
-            self._guard.state, register = self._guards_state(), self._register
-        if len(words) > 2 * MAX_WORDS:
-            words = f"{words[:MAX_WORDS]}\n{words[-MAX_WORDS:]}"
-        return self._guard.before(words, register)
 
     def _guards_state(self) -> GuardState:
         kept = self.account.guard
@@ -303,8 +308,14 @@ def _pieces(screened: Generator[str, None, Checked]) -> Generator[Piece, None, C
             return end.value
 
 
+def readable(words: str) -> str:
+    """What can be read of a message: no broken bytes, no control characters, and no white space around it."""
+    whole = words.encode("utf-8", "ignore").decode("utf-8")
+    return "".join(c for c in whole if c in "\n\t" or unicodedata.category(c) != "Cc").strip()
+
+
 def clean(words: str) -> str:
-    """A message as it is sent: without control characters and white space around it.
+    """A message as it is sent, see `readable`.
 
     Raises:
         BadWords: nothing is left, or it is no whole text.
@@ -313,7 +324,6 @@ def clean(words: str) -> str:
         words.encode("utf-8")
     except UnicodeEncodeError as error:
         raise BadWords("文字が壊れていて読めません。文字コードをUTF-8にして、もう一度送ってください。") from error
-    words = "".join(c for c in words if c in "\n\t" or unicodedata.category(c) != "Cc").strip()
-    if not words:
+    if not (words := readable(words)):
         raise BadWords("メッセージが空です。何か書いて送ってください。")
     return words

@@ -2,9 +2,10 @@
 
 In: an account and, for recall, the user's words. Out: memories, and `told`, the short sentences of Japanese that
 `persona.system_prompt(memories=…)` takes.
-A correction takes the older memory's place and the older one stays as its history. To forget is to delete: the memory,
-its history, their vectors, the exchanges in which they were said and the summary of the talk, which could tell of them;
-what was said again in other exchanges stays until the user deletes everything.
+A correction takes the older memory's place and the older one stays as its history. A summary of the talk, which could
+tell the older one, is dropped: she reads the exchanges again, until they are summed up anew. To forget is to delete:
+the memory, its history, their vectors, the exchanges in which they were said and the summary of the talk, which could
+tell of them; what was said again in other exchanges stays until the user deletes everything.
 """
 
 import unicodedata
@@ -46,6 +47,10 @@ class Memories:
         replaced = {memory.replaces for memory in found}
         return [memory for memory in found if memory.number not in replaced]
 
+    def corrected(self, most: int = 10) -> list[Memory]:
+        """What is remembered now in an earlier memory's place, oldest first; the last `most` of it."""
+        return [memory for memory in self.all() if memory.replaces is not None][-most:]
+
     def history(self, number: int) -> list[Memory]:
         """What stood in this memory's place before, oldest first, and the memory itself.
 
@@ -74,7 +79,7 @@ class Memories:
         return self._put(Memory(now, text, source, fact.topic, fact.day, turn, older))
 
     def correct(self, number: int, text: str, now: datetime) -> Memory:
-        """Put `text` in the place of a memory; the summary of the talk, which may tell the old one, is dropped.
+        """Put `text` in the place of a memory.
 
         Raises:
             BadMemory: no memory has this number now, or the text cannot be one.
@@ -121,8 +126,8 @@ class Memories:
     def _put(self, memory: Memory) -> Memory:
         vector = self._embed([memory.text])[0].astype(np.float32).tobytes()
         with self._account.store.transaction():
-            if memory.replaces is not None:
-                self._account.summary = ("", self._account.summary[1])
+            if memory.replaces is not None and self._account.summary[0]:
+                self._account.summary = ("", 0)
             return self._account.add_memory(memory, vector)
 
     def _current(self, number: int) -> Memory:

@@ -200,7 +200,7 @@ def _home_and_work(clause: str, _: date) -> Fact | None:
     if found := _LIVES.search(clause):
         return Fact(f"{found['where']}に住んでいる", "住まい")
     if found := _WORKS.search(clause):
-        return Fact(f"{found['where']}で働いている", "仕事")
+        return Fact(f"{found['where']}で働いている", "勤め先")
     if (found := _JOB.search(clause)) and _JOBS.search(found["what"]):
         return Fact(f"仕事は{found['what']}", "仕事")
     if found := _KEEPS.search(clause):

@@ -2,16 +2,18 @@
 
 In: what a bot is made of. Out: `ChatWidget`, to be displayed, which a program can drive as a person does: fill in
 `message` and click `send`. Every user in the dropdown has a bot of their own; what one has said, another never sees.
+A database that cannot be used is one sentence in the talk.
 """
 
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import ipywidgets as widgets
 
 from helpers.bot.commands import Commands, is_command
 from helpers.bot.companion import BadWords, Bot
-from helpers.bot.memory import BadMemory, listed
+from helpers.bot.memory import listed
 from helpers.bot.store import StoreError
 from helpers.figures import ACCENT, INK, SOFT, WARN
 from helpers.serve.client import ChatError
@@ -22,7 +24,7 @@ _LOOKS = {
     "user": f"align-self:flex-end;background:{SOFT}33",
     "companion": f"align-self:flex-start;background:{ACCENT}1f",
     "guard": f"align-self:stretch;max-width:none;background:{WARN}26;border-left:4px solid {WARN}",
-    "notice": "align-self:center;background:none;font-size:12px;color:#666",
+    "bot": "align-self:center;background:none;font-size:12px;color:#666",
 }
 _WIDE = widgets.Layout(width="auto")
 
@@ -70,7 +72,7 @@ class ChatWidget(widgets.VBox):
         )
         super().__init__([top, widgets.HBox([left, right])])
         self._connect()
-        self._open()
+        self._safely(self._open)()
 
     @property
     def bot(self) -> Bot:
@@ -84,21 +86,34 @@ class ChatWidget(widgets.VBox):
         return self._bots[user]
 
     def _connect(self) -> None:
-        self.users.observe(lambda _: self._open(), "value")
-        self._add.on_click(lambda _: self._add_user())
-        self.send.on_click(lambda _: self._say())
-        self.message.on_submit(lambda _: self._say())
-        self.level.observe(self._pin, "value")
-        self.memories.observe(lambda _: self._choose(), "value")
-        self.correct.on_click(lambda _: self._correct())
-        self.forget.on_click(lambda _: self._forget())
+        for chosen, action in ((self.users, self._open), (self.level, self._pin), (self.memories, self._choose)):
+            chosen.observe(self._safely(action), "value")
+        for button, action in (
+            (self._add, self._add_user),
+            (self.send, self._say),
+            (self.correct, self._correct),
+            (self.forget, self._forget),
+        ):
+            button.on_click(self._safely(action))
+        self.message.on_submit(self._safely(self._say))
+
+    def _safely(self, action: Callable[[], None]) -> Callable[..., None]:
+        """`action`, of which a database that cannot be used makes one sentence in the talk."""
+
+        def act(*_: object) -> None:
+            try:
+                action()
+            except StoreError as error:
+                self._show("bot", f"できませんでした。（{error}）")
+
+        return act
 
     def _add_user(self) -> None:
         name = self._name.value.strip()
         try:
             self._bots[name] = self._bot_for(name)
-        except (ValueError, StoreError) as error:
-            self._show("notice", str(error))
+        except ValueError as error:
+            self._show("bot", str(error))
             return
         self._name.value = ""
         self.users.options = [*dict.fromkeys([*self.users.options, name])]
@@ -106,8 +121,9 @@ class ChatWidget(widgets.VBox):
 
     def _open(self) -> None:
         """Show the talk of the user who was chosen, where it ended."""
-        bot = self.bot
         self._shown = []
+        self._clear()
+        bot = self.bot
         if notice := bot.opening():
             self._shown.append(("guard", notice))
         for turn in bot.account.turns(most=_SHOWN // 2):
@@ -115,40 +131,46 @@ class ChatWidget(widgets.VBox):
         self._draw()
         self._refresh()
 
-    def _open_again(self) -> None:
-        """After something was deleted. What the guard has said stays on the screen: help lines may be among it."""
-        said = [one for one in self._shown[1:] if one[0] == "guard"]
-        self._open()
-        self._shown += said
-        self._draw()
+    def _open_again(self, begun: int) -> None:
+        """After something was deleted. What is shown since `begun` stays on the screen, and what the guard has said:
+        help lines may be among it."""
+        said = [one for i, one in enumerate(self._shown) if i >= begun or (i and one[0] == "guard")]
+        try:
+            self._open()
+        finally:
+            self._shown += said
+            self._draw()
 
     def _kept(self) -> list[int]:
-        return [turn.number for turn in self.bot.account.turns(most=_SHOWN)]
+        """The exchanges that there are; none, if the database cannot be read."""
+        with suppress(StoreError):
+            return [turn.number for turn in self.bot.account.turns(most=_SHOWN)]
+        return []
 
     def _say(self) -> None:
         words, self.message.value = self.message.value, ""
-        if is_command(words):
-            before = self._kept()
-            answer = self._command(words)
-            if self._kept() != before:
-                self._open_again()
-            self._show("user", words)
-            self._show("notice", answer)
-            self._refresh()
-            return
+        begun = len(self._shown)
         self._show("user", words)
+        if is_command(words):
+            self._command(words, begun)
+            return
         self.send.disabled = True
         try:
             self._answer(words)
         finally:
             self.send.disabled = False
-        self._refresh()
 
-    def _command(self, words: str) -> str:
+    def _command(self, line: str, begun: int) -> None:
+        """Show what a command answers. Exchanges that it deletes vanish from the screen; what is shown since `begun`
+        stays."""
+        before = self._kept()
         try:
-            return Commands(self.bot).run(words)
-        except StoreError as error:
-            return str(error)
+            for piece in Commands(self.bot).run(line):
+                self._show(piece.by, piece.text)
+        finally:
+            if self._kept() != before:
+                self._open_again(begun)
+        self._refresh()
 
     def _answer(self, words: str) -> None:
         begun = len(self._shown)
@@ -160,54 +182,69 @@ class ChatWidget(widgets.VBox):
                     self._shown.append((piece.by, piece.text))
                 self._draw()
         except BadWords as error:
-            self._show("notice", str(error))
+            self._show("bot", str(error))
+        except ChatError as error:
+            self._take_back(begun)
+            self._show("bot", f"返事を受け取れませんでした。会話はそのまま残っています。（{error}）")
+        except StoreError as error:
+            self._take_back(begun)
+            self._show("bot", f"いまのやりとりは記録されていません。（{error}）")
             return
-        except (ChatError, StoreError) as error:
-            self._shown = [one for i, one in enumerate(self._shown) if i < begun or one[0] == "guard"]
-            self._show("notice", f"返事を受け取れませんでした。会話はそのまま残っています。（{error}）")
-            return
-        for notice in self.bot.notices:
-            self._show("notice", notice)
+        else:
+            for notice in self.bot.notices:
+                self._show("bot", notice)
+        self._refresh()
 
-    def _pin(self, change: dict) -> None:
-        if change["new"] is not None and not self._refreshing:
-            self.bot.pin(None if change["new"] == "auto" else change["new"])
-            self._refresh()
+    def _take_back(self, begun: int) -> None:
+        """Take from the screen what she has said since `begun`."""
+        self._shown = [one for i, one in enumerate(self._shown) if i < begun or one[0] == "guard"]
+
+    def _pin(self) -> None:
+        if self.level.value is not None and not self._refreshing:
+            try:
+                self.bot.pin(None if self.level.value == "auto" else self.level.value)
+            finally:
+                self._refresh()
 
     def _choose(self) -> None:
-        chosen = {memory.number: memory.text for memory in self.bot.memories.all()}
-        self.memory.value = chosen.get(self.memories.value, "")
+        if not self._refreshing:
+            chosen = {memory.number: memory.text for memory in self.bot.memories.all()}
+            self.memory.value = chosen.get(self.memories.value, "")
 
     def _correct(self) -> None:
         if (number := self.memories.value) is not None:
-            try:
-                self.bot.memories.correct(number, self.memory.value, self.bot.clock())
-            except (BadMemory, StoreError) as error:
-                self._show("notice", str(error))
-            self._refresh()
+            self._command(f"/correct {number} {self.memory.value}", len(self._shown))
 
     def _forget(self) -> None:
         if (number := self.memories.value) is not None:
-            try:
-                self.bot.forget(number)
-            except (BadMemory, StoreError) as error:
-                self._show("notice", str(error))
-            self._open_again()
+            self._command(f"/forget {number}", len(self._shown))
 
     def _refresh(self) -> None:
         """Show what is remembered now, and how close the two are."""
         bot = self.bot
-        self._refreshing = True
-        try:
-            found = bot.memories.all()
+        found, pinned, points = bot.memories.all(), bot.account.pinned, bot.points
+        labels = [(stage.label, level) for level, stage in bot.card.levels.items()]
+        moving = f"会話しだい（{bot.card.levels[bot.level].label}）"
+        with self._filling():
             self.memories.options = [(line, m.number) for line, m in zip(listed(found), found, strict=True)]
             self.memories.value = found[-1].number if found else None
-            self._choose()
-            labels = [(stage.label, level) for level, stage in bot.card.levels.items()]
-            moving = f"会話しだい（{bot.card.levels[bot.level].label}）"
+            self.memory.value = found[-1].text if found else ""
             self.level.options = [(moving, "auto"), *labels]
-            self.level.value = bot.account.pinned or "auto"
-            self._points.value = f"<small>{bot.points:.1f}点</small>"
+            self.level.value = pinned or "auto"
+            self._points.value = f"<small>{points:.1f}点</small>"
+
+    def _clear(self) -> None:
+        """Show nothing of the user before, whatever can be read of the next."""
+        with self._filling():
+            self.memories.options = self.level.options = ()
+            self.memory.value = self._points.value = ""
+
+    @contextmanager
+    def _filling(self) -> Iterator[None]:
+        """While the program fills in the fields, it is not the user who chooses."""
+        self._refreshing = True
+        try:
+            yield
         finally:
             self._refreshing = False
 

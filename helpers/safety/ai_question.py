@@ -1,4 +1,4 @@
-"""Whether a user asks in earnest if she is an AI or a human.
+"""Whether a user asks in earnest if she is an AI or a human, and whether he doubts the answer.
 
 In: what he says. Out: yes or no; in doubt, yes. Teasing (AIみたいに速いねw), talk about AI as such, and questions about
 others are no.
@@ -43,10 +43,31 @@ _OTHERS = re.compile(
     r"|俳優|アイドル|vtuber|広告|メール|スパム|俺|僕|私|自分|うち|わたし|おれ|ぼく|あたし|洗濯|工場|猫|犬"
 )
 
+_TEASES = re.compile(rf"{_AI}(?:かよ|かって|みたい|っぽ|並み?|レベル)")
+MOST_IN_DOUBT = 24  # letters; who says more has something else to tell as well
+_DOUBTS = re.compile(
+    r"(?:^|[、。!?…\s])(?:え+っ?ー*|は|いや+|ねえ|でも|もう|なんか)?[、…\s]*"
+    r"(?:(?:ほんと|ホント|本当|まじ|マジ|ガチ)う?(?:に|で|は|なの|か|かな|かよ)*[w笑草…\s]*(?:\?|$)"
+    r"|(?:うそ|嘘|ウソ|冗談|ネタ)(?:だ|です|でしょ|なの|つけ|つき|じゃ|か?\?|[w笑草…。!\s]*$)|まさか|信じ(?:られ)?(?:ない|ません))"
+    r"|(?:ほんと|ホント|本当)の(?:こと|ところ)"
+    r"|正直に(?:言|い[っえ]|答|こたえ|教|話)|(?:ごまか|誤魔化)(?:さない|すな|して)|(?:からか|騙|だま)(?:って|して|さない|さんで)"
+)
+
 
 def asks_if_ai(text: str) -> bool:
     """Whether the user asks in earnest if she is an AI or a human."""
     return any(_asks(sentence) for sentence in sentences(plain(text)))
+
+
+def doubts(text: str) -> bool:
+    """Whether these words, behind an answer to that question, ask it again: ほんとに？, 冗談でしょ？, 正直に言って."""
+    said = plain(text)
+    return len(said) <= MOST_IN_DOUBT and _DOUBTS.search(said) is not None
+
+
+def teases(text: str) -> bool:
+    """Whether the user likens her to an AI, or pretends to find out that she is one: お前ロボットかよw."""
+    return _TEASES.search(plain(text)) is not None
 
 
 def _asks(sentence: str) -> bool:

@@ -16,7 +16,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from helpers.persona import PersonaCard
 from helpers.safety import boundaries, disclosure
-from helpers.safety.ai_question import asks_if_ai
+from helpers.safety.ai_question import asks_if_ai, doubts, teases
 from helpers.safety.crisis import Crisis, recognise
 from helpers.safety.help_lines import calm_message
 from helpers.safety.injection import injection
@@ -29,6 +29,8 @@ Register = Literal["polite", "plain"]
 REPEATED = timedelta(minutes=30)
 # After a longer silence a talk begins anew.
 PAUSE = timedelta(hours=1)
+# For so many turns after his question if she is an AI she may not say that she is a human.
+STILL_ASKED = 5
 
 # What is added to the system prompt for one turn.
 _IN_CRISIS = (
@@ -74,18 +76,22 @@ _SENTENCE_END = re.compile(r"[。！？!?\n]+(?=[^。！？!?\n])")
 class GuardState(BaseModel):
     """What a guard has to know of the talk so far; kept with the talk, by `model_dump_json()`.
 
-    `minor` stays once it was said. `told`: when he was last told that she is an AI; `spoke`: his last turn; `helped`:
-    when help lines were last shown, for `kind`. The rest is of the last turn alone: whether the user asked if she is an
-    AI, what danger there was, what he likes, whether she asked for his age.
+    `minor` stays once it was said. `told`: when he was last told that she is an AI; `reminded`: when he was last
+    reminded of it after long use, or began to talk after a silence; `spoke`: his last turn; `helped`: when help lines
+    were last shown, for `kind`; `asking`: for how many more turns his question if she is an AI holds. The rest is of
+    the last turn alone: whether that question bears on the reply, what danger there was, what he likes, whether she
+    asked for his age.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     minor: bool = False
     told: AwareDatetime | None = None
+    reminded: AwareDatetime | None = None
     spoke: AwareDatetime | None = None
     helped: AwareDatetime | None = None
     kind: Kind | None = None
+    asking: int = 0
     asked_if_ai: bool = False
     in_danger: Kind | None = None
     liking: Liking | None = None
@@ -136,23 +142,24 @@ class Guard:
 
     def opening(self) -> str:
         """What is shown before the first turn of a talk, be it new or taken up again."""
-        self._update(told=self._clock())
+        now = self._clock()
+        self._update(told=now, reminded=self._talks_since(now))
         return disclosure.opening_notice(self.profile, self.card.name)
 
     def before(self, words: str, register: Register = "plain") -> Decision:
         """What to do about what the user says; `register` is that of a sentence said instead of asking the model."""
         now = self._clock()
-        crisis = self._read(words)
+        since, crisis = self._talks_since(now), self._read(words)
         seen = {
             "crisis": crisis is not None,
             "minor": self.state.minor or says_minor(words, self.state.asked_age) is not None,
-            "asked_if_ai": asks_if_ai(words),
+            "asked_if_ai": asks_if_ai(words) or (self.state.asking == STILL_ASKED and doubts(words)),
             "injection": injection(words) is not None,
         }
         refusing = seen["minor"] and not crisis
         seen["sexual"] = refusing and boundaries.sexual(words) is not None
         seen["romantic"] = refusing and not seen["sexual"] and asks_for_romance(words) is not None
-        notice = self._notice(now, seen["minor"])
+        notice = self._notice(now, since, seen["minor"])
         seen["reminder"] = bool(notice)
         first = [
             self._help(crisis, now, seen["minor"]) if crisis else "",
@@ -165,10 +172,12 @@ class Guard:
         self._update(
             minor=seen["minor"],
             told=now if told else self.state.told,
+            reminded=now if notice else since,
             spoke=now,
             helped=now if crisis else self.state.helped,
             kind=crisis.kind if crisis else self.state.kind,
-            asked_if_ai=seen["asked_if_ai"],
+            asking=STILL_ASKED if seen["asked_if_ai"] else max(self.state.asking - 1, 0),
+            asked_if_ai=seen["asked_if_ai"] or (self.state.asking > 0 and not teases(words)),
             in_danger=crisis.kind if crisis else None,
             liking=liking(words),
         )
@@ -229,16 +238,24 @@ class Guard:
         again = self.state.kind == crisis.kind and self.state.helped is not None and now - self.state.helped < REPEATED
         return calm_message(crisis.kind, crisis.third_person, minor, again, now.date())
 
-    def _notice(self, now: datetime, minor: bool) -> str:
-        """The reminder that is due, or the opening if it was not shown or a silence lies behind it; else empty."""
-        hours = self.profile.reminder_hours(minor)
+    def _talks_since(self, now: datetime) -> datetime:
+        """When he was last reminded, or began to talk if that was later: now, if a silence lies behind him. States from
+        before there was `reminded` are read by `told`."""
+        since = self.state.reminded or self.state.told or now
+        silent = now - max(since, self.state.spoke or since)
+        return now if silent >= PAUSE else since
+
+    def _notice(self, now: datetime, since: datetime, minor: bool) -> str:
+        """The reminder that is due to somebody who talks `since` then, or the opening if it was not shown, or is due
+        again behind a silence; else empty."""
+        opening = disclosure.opening_notice(self.profile, self.card.name)
         if self.state.told is None:
-            return disclosure.opening_notice(self.profile, self.card.name)
-        if hours is None or now - self.state.told < timedelta(hours=hours):
+            return opening
+        if (hours := self.profile.reminder_hours(minor)) is None:
             return ""
-        if self.state.spoke is None or now - self.state.spoke >= PAUSE:
-            return disclosure.opening_notice(self.profile, self.card.name)
-        return disclosure.reminder(self.profile, self.card.name, minor)
+        if since == now:
+            return opening if now - self.state.told >= timedelta(hours=hours) else ""
+        return disclosure.reminder(self.profile, self.card.name, minor) if now - since >= timedelta(hours=hours) else ""
 
     def _update(self, **changes: object) -> None:
         self.state = self.state.model_copy(update=changes)

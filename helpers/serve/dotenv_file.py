@@ -39,8 +39,7 @@ def write_dotenv(path: Path, settings: BotSettings) -> Path:
     lines = ["DEFAULT_LLM_PROVIDER=local", *(f"{key}={getattr(settings, name)}" for name, key in KEYS.items())]
     if settings.experts:
         lines.append(f"{EXPERTS}={','.join(':'.join(pair) for pair in settings.experts.items())}")
-    write_atomically(path, "\n".join(lines) + "\n")
-    path.chmod(0o600)
+    write_atomically(path, "\n".join(lines) + "\n", 0o600)
     return path
 
 
