@@ -191,6 +191,15 @@ def test_other_numbers_stay(text):
     assert anonymise([text]).texts == [text]
 
 
+def test_what_is_said_alone_in_chats_is_nobodys_name_and_who_is_called_is():
+    for word in ("ありがと", "まじか", "しんどい", "うける", "りょ", "だいすき", "ひま", "たのしみ", "それな", "ねむ"):
+        said = [f"{word}。また明日ね", f"{word}、今日はどうする？", f"うん、{word}！"]
+        assert anonymise(said).texts == said
+    for name in ("たける", "こころ", "なつき", "ゆうた"):
+        (done,) = anonymise([f"{name}、電車に乗れた？"]).texts
+        assert name not in done
+
+
 def test_check_digits():
     assert my_number_is_valid("123456789018") and not my_number_is_valid("123456789012")
     assert luhn_is_valid("4111111111111111") and not luhn_is_valid("4111111111111112")

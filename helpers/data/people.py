@@ -78,6 +78,8 @@ _IN_A_FORM = re.compile(
     r"(?:^|(?<=[\s　、:：/]))(?P<name>[一-龥々]{2,5}|[ァ-ヴー]{2,6})(?=[\s　、（(]|$)", re.MULTILINE
 )
 _PAIR = re.compile(r"(?<![一-龥々])(?P<a>[一-龥々]{2,4})・(?P<b>[一-龥々]{2,3})(?=組|ペア|[とがはもにで、。]|$)")
+_ALONE = re.compile(rf"{_START}(?P<word>[ぁ-んァ-ヴー]+?)[ー〜~っッ]*(?![\w・])", re.MULTILINE)
+_SAID_ALONE = re.compile(r"^(?:感動詞|形容詞|動詞|形状詞|副詞|接続詞|助動詞)|可能")
 _LISTED = r"(?P<name>[一-龥々]{1,4}|[ァ-ヴー]{2,6}|(?<![ぁ-ん])[ぁ-ん]{2,4})"
 _GIVEN_AFTER = re.compile(r"[ぁ-ん]{2,4}?(?=です|でし|と申|が|は|も|、|。|！|\s|$|さん|ちゃん|くん|って|といい)")
 # What a given name ends in: of a name that it does not have, the dictionary knows the first sign only (悠 of 悠人).
@@ -169,6 +171,17 @@ def parts_of_name(name: str) -> list[tuple[str, str]]:
             return [(surname, "surname"), (given, "given")]
     kanji = re.fullmatch("[一-龥々ヶ]+", name)
     return [(name, "surname" if kanji and SURNAME in kinds(name) else "given")]
+
+
+def everyday(text: str) -> set[int]:
+    """Where something stands alone that is no name but what one says in chats: ありがと。 まじか、"""
+    return {i for found in _ALONE.finditer(text) if _is_everyday(found["word"]) for i in range(*found.span("word"))}
+
+
+def _is_everyday(word: str) -> bool:
+    if named(word) or word in words("given_kana") | words("things") | words("called_out"):
+        return False
+    return word in words("said_alone") or any(_SAID_ALONE.search(kind) for kind in kinds(word))
 
 
 def past_adverbs(doc: Doc, start: int, end: int) -> int:

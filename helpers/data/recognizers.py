@@ -133,12 +133,12 @@ def _with_names(text: str, taken: list[Finding], reading: Reading) -> list[Findi
     """What rules found in `text` and what the tagger read, made one.
 
     A person is a run of letters that the tagger does not deny, in which it is sure of one letter or a rule saw a name
-    (hysteresis thresholding; Canny, 1986); a single letter must be one that can name. Another name of the tagger's
-    counts where nothing else is.
+    (hysteresis thresholding; Canny, 1986); a single letter must be one that can name. What is said alone and is an
+    everyday word is nobody. Another name of the tagger's counts where nothing else is.
     """
     found = [f for f in taken if f.entity != "PERSON"]
     seen = {i for f in taken if f.entity == "PERSON" for i in range(f.start, f.end)}
-    other = {i for f in found for i in range(f.start, f.end)}
+    other = {i for f in found for i in range(f.start, f.end)} | people.everyday(text)
     run: list[int] = []
     for i, odds in enumerate([*reading.people, -math.inf]):
         if odds > _DENIED and i not in other:
