@@ -18,14 +18,15 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from helpers.conversion.convert import convert
 from helpers.conversion.layouts import read_layout
-from helpers.families import load_tokenizer, prepare_tokenizer, stop_token_ids
+from helpers.families import detect_family, load_tokenizer, prepare_tokenizer, stop_token_ids
 from helpers.files import sha256_file, sha256_folder, whole_folder
+from helpers.licences import PATTERNS, copy_licences
 
 log = logging.getLogger(__name__)
 
 CACHE = Path(os.environ.get("COMPANION_CACHE", Path.home() / ".cache" / "companion-workbench"))
 EMBEDDED, TINY = "embedded", "tiny"
-GEMMA_TERMS = "Gemma Terms of Use, https://ai.google.dev/gemma/terms"
+GEMMA_TERMS = "https://ai.google.dev/gemma/terms"
 _MANIFEST = "workbench.json"
 _CONVERSION = 2
 
@@ -38,13 +39,32 @@ class BaseModel:
         name: as the user gave it.
         path: local folder in transformers' layout.
         sha256: content hash of weights and tokenizer (a hub snapshot's commit for a hub id).
-        licence: where its terms are.
+        link: where its terms, or it itself, are published; empty for a local folder.
     """
 
     name: str
     path: Path
     sha256: str
-    licence: str
+    link: str
+
+    @property
+    def label(self) -> str:
+        """Its name for others: of a local folder without the way to it."""
+        return self.name if self.link else Path(self.name).expanduser().resolve().name
+
+    @property
+    def licence(self) -> str:
+        """Its licence with a link, as far as the family tells it: what differs from the family's recommended
+        checkpoints may have other terms.
+
+        Raises:
+            ValueError: see `load_tokenizer`.
+        """
+        family = detect_family(self.load_tokenizer())
+        if self.name in (EMBEDDED, TINY, *family.checkpoints):
+            return f"{family.licence}, {self.link}"
+        published = f"https://huggingface.co/{next(iter(family.checkpoints))}"
+        return f"see {self.link or 'its own folder'}; {family.name} is published under {family.licence}, {published}"
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """Its tokenizer, with the family's pad token and a chat template that marks the companion's words.
@@ -76,10 +96,8 @@ def resolve_base_model(name: str) -> BaseModel:
             raise FileNotFoundError(f"The folder {name} holds no model: config.json is missing.")
         if read_layout(folder):
             files = ("*.safetensors", "pytorch_model*", "*config.json", "tokenizer.model")
-            return _converted(name, folder, sha256_folder(folder, files), "see its folder")
-        return BaseModel(
-            name, folder, sha256_folder(folder, ("*.safetensors", "config.json", "tokenizer.json")), "see its folder"
-        )
+            return _converted(name, folder, sha256_folder(folder, files), link="")
+        return BaseModel(name, folder, sha256_folder(folder, ("*.safetensors", "config.json", "tokenizer.json")), "")
     return _from_hub(name)
 
 
@@ -88,10 +106,11 @@ def _from_hub(name: str) -> BaseModel:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        path = Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]))
+        texts = ["*.json", "*.model", "*.jinja", "*.txt", *PATTERNS]
+        path = Path(snapshot_download(name, allow_patterns=["*.safetensors", *texts]))
         layout = read_layout(path) if (path / "config.json").exists() else None
         if layout and not any(path.glob("*.safetensors")):
-            path = Path(snapshot_download(name, allow_patterns=["*.json", "*.model", "pytorch_model*.bin"]))
+            path = Path(snapshot_download(name, allow_patterns=["pytorch_model*.bin", *texts]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         if getattr(error, "errno", None) == errno.ENOSPC:
             raise
@@ -99,19 +118,21 @@ def _from_hub(name: str) -> BaseModel:
             f"There is no base model {name!r}: it is no local folder, and the hub did not give it "
             f"({type(error).__name__}). Use 'embedded', a folder, or a hub id that this machine can reach."
         ) from error
-    licence = f"see the model card of {name}"
-    return _converted(name, path, path.name, licence) if layout else BaseModel(name, path, path.name, licence)
+    link = f"https://huggingface.co/{name}"
+    return _converted(name, path, path.name, link) if layout else BaseModel(name, path, path.name, link)
 
 
-def _converted(name: str, source: Path, version: str, licence: str) -> BaseModel:
+def _converted(name: str, source: Path, version: str, link: str) -> BaseModel:
     def make(target: Path) -> None:
         layout = convert(source, target)
         log.info("%s is a %s: rewritten, once, for %s.", name, layout.name, layout.config.architectures[0])
 
-    return _cached(f"converted-{version[:16]}", name, make, licence)
+    base = _cached(f"converted-{version[:16]}", name, make, link)
+    copy_licences(source, base.path)
+    return base
 
 
-def _cached(folder: str, name: str, make, licence: str = GEMMA_TERMS) -> BaseModel:
+def _cached(folder: str, name: str, make, link: str = GEMMA_TERMS) -> BaseModel:
     path = CACHE / f"{folder}-v{_CONVERSION}"
     if not (path / _MANIFEST).exists():
         with whole_folder(path) as part:
@@ -122,7 +143,7 @@ def _cached(folder: str, name: str, make, licence: str = GEMMA_TERMS) -> BaseMod
     for file, digest in recorded.items():
         if not (path / file).exists() or sha256_file(path / file) != digest:
             raise ValueError(f"{path / file} is damaged (its SHA-256 differs): delete {path} and run again.")
-    return BaseModel(name, path, sha256_folder(path, (_MANIFEST,)), licence)
+    return BaseModel(name, path, sha256_folder(path, (_MANIFEST,)), link)
 
 
 def _gguf(folder: str) -> Path:

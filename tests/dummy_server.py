@@ -5,6 +5,7 @@ Like vLLM's it has a second process, here one that ignores TERM, and both hold s
 Words at the beginning of a message make it misbehave, see TRICKS. A chat that asks for a summary is answered with
 DUMMY_SUMMARY, one that asks for JSON with DUMMY_JSON, if they are set. It tells the limit of its context if DUMMY_LIMIT
 is set.
+With DUMMY_LIKE it answers in another server's manner, see MANNERS.
 With DUMMY_START each stage of its start takes so many seconds.
 """
 
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.shared_memory import SharedMemory
 
@@ -28,8 +30,45 @@ TRICKS = {
     "[stall]": "falls silent in the middle of the reply",
     "[break]": "hangs up in the middle of the reply",
     "[nonsense]": "sends what is no JSON",
+    "[full]": "sends an error in the middle of the reply",
     "[slow]": "sends a letter every 0.1 s",
 }
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a server answers a chat that is longer than its context (the status and the error), and a name that it does
+    not know; the status of /tokenize, if it has none; an ending that a name may lack in a request."""
+
+    too_long: tuple[int, dict]
+    unknown: str = "The model `{}` does not exist."
+    tokenize: int = 404
+    tag: str = ""
+
+
+MANNERS = {
+    "vllm": Manner((400, {"message": f"This model's maximum context length is {CONTEXT} tokens. However, …"})),
+    # tools/server of llama.cpp: ERROR_TYPE_EXCEED_CONTEXT_SIZE
+    "llama.cpp": Manner(
+        (400, {"message": "the request exceeds the available context size", "type": "exceed_context_size_error"}),
+        tokenize=400,
+    ),
+    "openai": Manner(
+        (400, {"message": "Your input is too long.", "code": "context_length_exceeded"}),
+        unknown="The model `{}` does not exist or you do not have access to it.",
+        tokenize=401,
+    ),
+    "ollama": Manner(
+        (400, {"message": "the input length exceeds the context length"}),
+        unknown='model "{}" not found',
+        tokenize=405,
+        tag=":latest",
+    ),
+    "gateway": Manner((413, {"message": "Request Entity Too Large"}), tokenize=501),
+    # The status is sent before the prompt is read, and the error as the first event of the stream.
+    "late": Manner((200, {"message": "too long", "type": "exceed_context_size_error"}), tokenize=500),
+}
+LIKE = MANNERS[os.environ.get("DUMMY_LIKE", "vllm")]
 at_once = {"now": 0, "most": 0}
 counted = {"prompt_tokens": 0, "generation_tokens": 0, "prefix_cache_queries": 0, "prefix_cache_hits": 0}
 lock = threading.Lock()
@@ -61,8 +100,12 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def _error(self, status, message):
-        self._send(status, {"error": {"message": message, "type": "Error", "param": None, "code": status}})
+    def _error(self, status, **fields):
+        error = {"error": {"type": "Error", "param": None, "code": status, **fields}}
+        if status == 200:
+            self._send(status, f"data: {json.dumps(error)}\n\n".encode(), "text/event-stream")
+        else:
+            self._send(status, error)
 
     def _authorised(self):
         if self.headers.get("Authorization") == f"Bearer {os.environ['VLLM_API_KEY']}":
@@ -87,16 +130,19 @@ class Handler(BaseHTTPRequestHandler):
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.path == "/tokenize" and "DUMMY_LIMIT" in os.environ:
             self._send(200, {"count": characters(request["messages"]), "max_model_len": CONTEXT, "tokens": []})
+        elif self.path == "/tokenize" and LIKE.tokenize != 404:
+            self._error(LIKE.tokenize, message="There is no such address.")
         elif self.path != "/v1/chat/completions":
             self._send(404, {"detail": "Not Found"})
         elif not self._authorised():
             return
-        elif request["model"] not in NAMES:
-            self._error(404, f"The model `{request['model']}` does not exist.")
+        elif request["model"] not in NAMES and request["model"] + LIKE.tag not in NAMES:
+            self._error(404, message=LIKE.unknown.format(request["model"]))
         elif "response_format" in request and "DUMMY_JSON" not in os.environ:
-            self._error(400, "response_format is not supported")
+            self._error(400, message="response_format is not supported")
         elif characters(request["messages"]) > CONTEXT:
-            self._error(400, f"This model's maximum context length is {CONTEXT} tokens. However, …")
+            status, fields = LIKE.too_long
+            self._error(status, **fields)
         else:
             self._answer(request)
 
@@ -131,7 +177,7 @@ class Handler(BaseHTTPRequestHandler):
         chunks = [{"choices": [{"index": 0, "delta": d, "finish_reason": f}], "usage": None} for d, f in deltas]
         chunks.append({"choices": [], "usage": usage})
         lines = [f"data: {json.dumps(head | {'object': 'chat.completion.chunk'} | c)}\n\n" for c in chunks]
-        if trick in ("[stall]", "[break]", "[nonsense]", "[slow]"):
+        if trick in ("[stall]", "[break]", "[nonsense]", "[full]", "[slow]"):
             self._misbehave(trick, lines)
         else:
             self._send(200, "".join([*lines, "data: [DONE]\n\n"]).encode(), "text/event-stream")
@@ -160,6 +206,8 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(30)
         elif trick == "[nonsense]":
             self.wfile.write(b"data: {oops\n\n")
+        elif trick == "[full]":
+            self.wfile.write(b'data: {"error": {"message": "the context size has been exceeded"}}\n\n')
 
 
 for words in WORDS:

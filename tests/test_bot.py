@@ -245,6 +245,7 @@ FAILURES = {
     "[stall]": "gave no answer within 2 s",
     "[break]": "broke off in the middle of a reply",
     "[nonsense]": "broke off in the middle of a reply",
+    "[full]": "broke off in the middle of a reply",
     "[say]": "She said nothing",
     "[say]　": "She said nothing",
 }
@@ -419,8 +420,9 @@ def test_without_a_summary_the_oldest_are_left_out_and_the_user_is_told(make, ot
     assert len(bot.account.turns()) == 8
 
 
-def test_a_server_that_tells_no_limit_is_believed_when_it_refuses(make, other_server):
-    bot = make(found=other_server(DUMMY_CONTEXT="700").settings, max_tokens=60)
+@pytest.mark.parametrize("like", ["vllm", "llama.cpp", "openai", "ollama", "gateway", "late"])
+def test_a_server_that_tells_no_limit_is_believed_when_it_refuses(make, other_server, like):
+    bot = make(found=other_server(DUMMY_CONTEXT="700", DUMMY_LIKE=like).settings, max_tokens=60)
     for number in range(8):
         answer(bot, f"[say]{number}日目も雨だった。" + "雨" * 40)
     assert len(bot.account.turns()) == 8

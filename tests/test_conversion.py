@@ -494,6 +494,8 @@ def test_a_hub_snapshot_is_converted_and_its_pickles_fetched_only_if_need_be(pub
         "baichuan-inc/Baichuan2-7B-Chat": publish("baichuan", pickled=True)[0],
         "THUDM/chatglm3-6b": publish("chatglm", name="glm")[0],
     }
+    for name, folder in folders.items():
+        (folder / "MODEL_LICENSE").write_text(f"the terms of {name}")
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
     monkeypatch.setattr(base_model, "CACHE", tmp_path / "cache")
     for name, model_class, calls in (
@@ -501,9 +503,13 @@ def test_a_hub_snapshot_is_converted_and_its_pickles_fetched_only_if_need_be(pub
         ("THUDM/chatglm3-6b", GlmForCausalLM, 1),
     ):
         base = base_model.resolve_base_model(name)
-        assert base.licence == f"see the model card of {name}"
+        assert base.link == f"https://huggingface.co/{name}"
+        assert (base.path / "MODEL_LICENSE").read_text() == f"the terms of {name}"
+        assert base_model.resolve_base_model(name) == base
+        del asked[calls:]
         assert type(_native(base.path)[0]) is model_class
         assert (len(asked), any("bin" in p for p in asked[-1])) == (calls, calls == 2)
+        assert all("*LICENSE*" in patterns for patterns in asked)
         asked.clear()
 
 

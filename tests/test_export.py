@@ -4,13 +4,17 @@ import dataclasses
 import json
 import math
 import shutil
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
+from sentencepiece import SentencePieceProcessor
 from small import small_tokenizer
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from tokenizers import Tokenizer, models
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
 
 from helpers.conversations import Conversation
 from helpers.export import calibration, made, merge, parity, perplexity, quality, quantize, rounding, worker
@@ -22,7 +26,7 @@ from helpers.families import stop_token_ids
 from helpers.records import Mismatch
 from helpers.serve.parity import Disparity, Served, check_replies, check_tokens
 from helpers.serve.server import VLLMServer
-from helpers.supervision import supervise_all
+from helpers.supervision import Row, supervise_all
 
 
 @pytest.fixture(scope="module")
@@ -288,6 +292,21 @@ def test_schemes_that_cannot_be_are_refused(scheme, reason, tiny, rows, tmp_path
     assert not list(tmp_path.iterdir())
 
 
+def test_a_scheme_says_how_many_rows_it_looked_at(tmp_path):
+    rows = [Row(list(range(n)), [0] * (n - 1) + [1]) for n in (9, 5, 7, 8, 6)]
+    assert quantize.rows_used("gptq", rows) == rows
+    cut = [Row(list(range(6)), row.assistant_masks[:6]) for row in rows if len(row.input_ids) > 5]
+    assert quantize.rows_used("awq", rows) == cut
+    assert quantize.rows_used("w8a8", rows) == quantize.rows_used("awq", []) == []
+    for scheme, words in {
+        "gptq": "by GPTQ (gptqmodel). Calibrated on 5 training dialogues.",
+        "awq": "by auto-round. Calibrated on the beginnings of 4 training dialogues.",
+        "w8a8": "by auto-round. Rounded without calibration.",
+    }.items():
+        number = len(quantize.rows_used(scheme, rows))
+        assert quantize.Quantized(scheme, tmp_path, 1, 1.0, 0, number).how.endswith(words)
+
+
 def test_calibration_is_drawn_from_training_alone(tokenizer, card, talks):
     held_out = [Conversation(id="other", messages=talks[2].messages)]
     drawn = calibration.calibration_rows(talks[:2], held_out, 5, 0, tokenizer, card)
@@ -382,13 +401,21 @@ def test_the_model_card_says_base_data_figures_and_limits(tiny, card):
 
 
 def test_the_sentencepiece_file_reads_as_the_tokenizer_does(tokenizer):
-    from sentencepiece import SentencePieceProcessor
-
     processor = SentencePieceProcessor(model_proto=sentencepiece_model(tokenizer))
     assert processor.get_piece_size() == len(tokenizer)
     assert processor.is_control(tokenizer.convert_tokens_to_ids("<end_of_turn>"))
     for text in ("ただいま〜😮‍💨\n晩ごはん、  何にしよ", "Hello, world! 3.14", "  𠮷野家で\t食べる\n\n", "ﾊﾝｶｸ　全角"):
         assert processor.encode(text) == tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def test_a_byte_that_is_called_by_its_character_is_a_byte_again():
+    """As transformers calls the tab's in Gemma 1 and 2; without all 256 SentencePiece does not load."""
+    bytes_ = ["\t" if b == 9 else f"<0x{b:02X}>" for b in range(256)]
+    vocab = {piece: i for i, piece in enumerate(["<unk>", *bytes_, "a", "b", "ab"])}
+    backend = Tokenizer(models.BPE(vocab, [("a", "b")], byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>")
+    processor = SentencePieceProcessor(model_proto=sentencepiece_model(tokenizer))
+    assert processor.encode("ab\ta\n") == tokenizer("ab\ta\n")["input_ids"] == [259, 10, 257, 11]
 
 
 def test_another_vocabulary_needs_no_sentencepiece_file():
@@ -427,6 +454,7 @@ def test_quantized_folder_has_fewer_bits_and_is_measurable(scheme, merged, rows,
         assert config["bits"] == quantize.SCHEMES[scheme].bits
         assert config["group_size"] == made.group_size == 64
     assert made.bytes < sum(f.stat().st_size for f in merged.glob("*.safetensors"))
+    assert made.rows == len(quantize.rows_used(scheme, rows))
     again = quantize.quantize(scheme, merged, tmp_path / scheme, rows, tmp_path / "again.log")
     assert again == made and not (tmp_path / "again.log").exists()
     (made.folder / "README.md").write_text("card")
@@ -439,6 +467,24 @@ def test_quantized_folder_has_fewer_bits_and_is_measurable(scheme, merged, rows,
     model = AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32)
     assert found["merged"].perplexity == pytest.approx(perplexity.perplexity(model, rows).value, rel=1e-5)
     assert found[scheme].mean_abs > 0 and found[scheme].perplexity > 1 and found[scheme].tokens_per_second > 0
+
+
+def _likeliest(folder, prompts, replies):
+    """The share of the tokens of `replies` that transformers finds likeliest with the checkpoint in `folder`, and with
+    the outputs of one of its layers in another order, as if the weights had been read wrong. Runs in a process of its
+    own: what reads a quantized checkpoint patches transformers."""
+    model = quality._Transformers(folder)._model
+    layer, shares = model.get_decoder().layers[0].mlp.down_proj, []
+    for moved in (0, 1):
+        hook = layer.register_forward_hook(lambda _, __, out, moved=moved: out.roll(moved, -1))
+        same = []
+        for prompt, reply in zip(prompts, replies, strict=True):
+            with torch.inference_mode():
+                logits = model(input_ids=torch.tensor([prompt + reply]), logits_to_keep=len(reply) + 1).logits
+            same += (logits[0, :-1].argmax(-1) == torch.tensor(reply)).tolist()
+        hook.remove()
+        shares.append(sum(same) / len(same))
+    return shares
 
 
 @pytest.mark.slow
@@ -457,4 +503,8 @@ def test_vllm_serves_every_export_that_it_can_on_a_cpu(scheme, merged, rows, tal
         else:
             with pytest.raises(Disparity, match="the weights that are served"):
                 check_replies(prompts, model, tokenizer, her, torch.float32, 64)
-            assert all(her.greedy(prompt, 8) for prompt in prompts)
+            replies = [her.greedy(prompt, 64) for prompt in prompts]
+            read = [her.ids(prompt, True) for prompt in prompts]
+            with ProcessPoolExecutor(1, get_context("spawn")) as process:
+                right, wrong = process.submit(_likeliest, folder, read, replies).result()
+            assert right > 0.8 > 0.5 > wrong, "the server reads the checkpoint as transformers does"

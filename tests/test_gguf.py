@@ -103,6 +103,8 @@ def test_what_is_no_type_is_said(model, tmp_path):
 
 def test_a_vocabulary_that_llama_cpp_does_not_know_is_refused(tmp_path):
     base = small_base(tmp_path / "base")
+    (tmp_path / "gguf").mkdir()
+    (tmp_path / "gguf" / "f16.gguf").write_bytes(b"of an earlier model")
     with pytest.raises(worker.Refused, match=r"^llama.cpp's converter cannot take base: .*not recognized"):
         gguf.convert(base.path, tmp_path / "gguf", ["f16"], tmp_path / "gguf.log")
     assert sorted(f.name for f in tmp_path.iterdir()) == ["base", "gguf.log"]

@@ -475,6 +475,10 @@ class _Server(BaseHTTPRequestHandler):
 def test_reply_comes_from_the_server_that_ollama_host_names(monkeypatch, program):
     server, said = HTTPServer(("127.0.0.1", 0), _Server), [{"role": "user", "content": "やあ"}]
     monkeypatch.setenv("OLLAMA_HOST", f"0.0.0.0:{server.server_port}")
+    for proxy in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(proxy, "http://127.0.0.1:9")
+    for without in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(without, raising=False)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     with monkeypatch.context() as bare:
         bare.setenv("PATH", "")

@@ -8,13 +8,16 @@ import tarfile
 from pathlib import Path
 
 import pytest
+import torch
 import trl
 from tokenizers import Tokenizer
-from transformers import AddedToken, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AddedToken, AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from helpers.control_tokens import defuse
+from helpers.export import gguf, worker
 from helpers.export.ollama_source import SAFETENSORS, Source, find_source
 from helpers.export.ollama_template import ollama_template, runners_bos
+from helpers.export.serving_files import write_serving_files
 from helpers.families import FAMILIES, detect_family, prepare_tokenizer, stop_token_ids
 from helpers.supervision import supervise
 from helpers.train import preflight
@@ -315,6 +318,39 @@ def test_control_strings_in_words_are_refused_until_defused(family, tokenizer):
         clean = supervise(tokenizer, [{"role": "user", "content": "ねえ"}, TALK[1]])
         special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
         assert [i for i in row.input_ids if i in special] == [i for i in clean.input_ids if i in special]
+
+
+NO_GGUF = {"chatglm3": "converter cannot take merged", "mistral-v0.3": "reads the vocabulary .* otherwise"}
+
+
+def test_ollama_takes_the_gguf_of_every_family_that_llama_cpp_reads_as_trained(family, tokenizer, tmp_path):
+    """With random weights of each class; `gguf.convert` itself has llama.cpp read the file again."""
+    tokenizer.save_pretrained(tmp_path / "base")
+    for model_type in family.architectures:
+        sizes = {
+            "vocab_size": len(tokenizer),
+            "hidden_size": 256,
+            "intermediate_size": 512,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 64,
+            "max_position_embeddings": 2048,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        }
+        if model_type == "gemma3_text":  # llama.cpp knows this pattern of layers alone
+            sizes |= {"num_hidden_layers": 6, "layer_types": ["sliding_attention"] * 5 + ["full_attention"]}
+        model, folder = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **sizes)), tmp_path / "merged"
+        model.to(torch.bfloat16).save_pretrained(folder)
+        write_serving_files(tmp_path / "base", folder)
+        if reason := NO_GGUF.get(family.name):
+            with pytest.raises(worker.Refused, match=reason):
+                gguf.convert(folder, tmp_path / "gguf", ["f16"], tmp_path / "gguf.log")
+        else:
+            file = gguf.convert(folder, tmp_path / "gguf", ["f16"], tmp_path / "gguf.log").files["f16"]
+            assert find_source(file, tokenizer) == Source(file, 2048)
 
 
 def test_ollama_gives_its_model_the_same_text(tokenizer, run_ollama):

@@ -126,6 +126,30 @@ def test_errors_are_one_sentence(server, client):
             client.reply(empty)
 
 
+@pytest.mark.parametrize("like", ["llama.cpp", "openai", "ollama", "gateway", "late"])
+def test_other_servers_than_vllm_are_understood(like, tmp_path, monkeypatch):
+    monkeypatch.setenv("DUMMY_LIKE", like)
+    listed = "sakura:latest" if like == "ollama" else "sakura"
+    with DummyServer(tmp_path, listed, tmp_path, port=pick_port(18000)[0]) as server:
+        asking = ChatClient(server.base_url, server.api_key, "sakura")
+        asking.check()
+        assert asking.context() is None and asking.count(user("ね")) is None
+        assert asking.reply(user("ね")).text == "sakura:ね"
+        with pytest.raises(ContextOverflow, match="longer than the server's context"):
+            list(asking.stream(user("ね" * 300)))
+        with pytest.raises(ChatError, match="has no model 'hanako'; it serves: sakura"):
+            asking.reply(user("ね"), model="hanako")
+        with pytest.raises(ChatError, match="has no model 'sakura:8b'; it serves: sakura"):
+            ChatClient(server.base_url, server.api_key, "sakura:8b").check()
+
+
+def test_a_tag_does_not_hide_the_context(tmp_path, monkeypatch):
+    monkeypatch.setenv("DUMMY_LIKE", "ollama")
+    monkeypatch.setenv("DUMMY_LIMIT", "700")
+    with DummyServer(tmp_path, "sakura:latest", tmp_path, port=pick_port(18000)[0]) as server:
+        assert ChatClient(server.base_url, server.api_key, "sakura").context() == 700
+
+
 # The .env file.
 
 
@@ -222,12 +246,13 @@ def finished(stage, folders, reads=(), metrics=None):
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """A run whose 06 merged 05's adapter, and whose 03 trained experts of two scenes."""
+    """A run whose 06 merged 05's adapter, whose 07 compared it, and whose 03 trained experts of two scenes."""
     monkeypatch.setattr(settings, "OUTPUTS", tmp_path)
     experts = {"casual": "experts/casual_1", "emotional": "experts/emotional_2"}
     finished("03_lora", ["adapter", *experts.values()], metrics={"experts": experts})
     finished("05_dpo", ["adapter"], ["03_lora"])
     finished("06_merge_quantize", ["merged"], ["05_dpo"])
+    finished("07_serve_vllm", ["figures"], ["06_merge_quantize"])
     return tmp_path / "smoke"
 
 
@@ -263,6 +288,24 @@ def test_experts_that_cannot_be_served_are_one_sentence(run):
     shutil.rmtree(run / "03_lora")
     with pytest.raises(records.MissingStage, match="03_lora of run 'smoke' has not been run"):
         adapters(run)
+
+
+@pytest.mark.parametrize("what", ["never run", "not to its end", "of other weights", "of no weights"])
+def test_she_is_not_served_unless_07_compared_these_weights(run, tmp_path, monkeypatch, what):
+    monkeypatch.setattr(trained, "VLLMServer", DummyServer)
+    if what == "never run":
+        shutil.rmtree(run / "07_serve_vllm")
+    elif what == "not to its end":
+        records.start(settings.resolve("07_serve_vllm", {"profile": "smoke"}))
+    elif what == "of other weights":
+        finished("06_merge_quantize", ["merged", "gptq"], ["05_dpo"])
+    else:
+        finished("07_serve_vllm", ["figures"])
+    with pytest.raises((records.MissingStage, records.Mismatch)) as error, trained_server("smoke", tmp_path, tmp_path):
+        pass
+    for words in ("07_serve_vllm of run 'smoke'", "run `python -m helpers.course run --only 07 --run-name smoke`."):
+        assert words in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("experts", [True, False])

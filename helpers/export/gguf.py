@@ -15,14 +15,15 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from helpers.export import made, worker
+from helpers.export.ollama_template import runners_bos
 from helpers.export.sentencepiece_file import sentencepiece_model
 from helpers.families import detect_family, load_tokenizer, stop_token_ids
-from helpers.files import sha256_folder, sha256_json, whole_folder
+from helpers.files import remove, sha256_folder, sha256_json, whole_folder
 
 # Each type's number in llama.h (enum llama_ftype), and its bits.
 TYPES = {"f16": (1, 16), "q8_0": (7, 8), "q4_K_M": (15, 4)}
 # Versions of the converter and the quantizer are pinned; this counts changes of what is made here.
-VERSION = 1
+VERSION = 2
 PROBES = (
     (("user", "ただいま〜😮‍💨\n今日の晩ごはん、  何にしよ"), ("assistant", "えっとね…オムライス、は？🍳")),
     (("system", "さくらです。\n二十二歳。"), ("user", "Hello, world! 3.14 ﾊﾝｶｸ　𠮷野家"), ("assistant", "うん")),
@@ -67,7 +68,11 @@ def convert(model: Path, target: Path, types: Sequence[str], log: Path) -> Gguf:
     if (found := made.noted(target, made_from)) is None:
         began = time.monotonic()
         job = {"model": str(model.resolve()), "target": str(target.resolve()), "types": list(types)}
-        worker.run("helpers.export.gguf", job | {"made_from": made_from}, log, f"GGUF {', '.join(types)}")
+        try:
+            worker.run("helpers.export.gguf", job | {"made_from": made_from}, log, f"GGUF {', '.join(types)}")
+        except worker.Refused:
+            remove(target)
+            raise
         return Gguf({name: target / f"{name}.gguf" for name in types}, round(time.monotonic() - began, 1))
     return Gguf({name: target / f"{name}.gguf" for name in types}, found["seconds"])
 
@@ -125,13 +130,15 @@ def _to_f16(model: Path, tokenizer: PreTrainedTokenizerBase, file: Path) -> None
                 def set_vocab(self) -> None:
                     super().set_vocab()
                     self.gguf_writer.add_eot_token_id(end_of_turn)
+                    # What the converter takes for it depends on which of the tokenizer's files it has found.
+                    self.gguf_writer.add_add_bos_token(bool(runners_bos(tokenizer)))
 
             with torch.inference_mode():
                 WithEndOfTurn(source, gguf.LlamaFileType.MOSTLY_F16, file, model_name=model.name).write()
         except NotImplementedError as error:
             raise worker.Refused(
-                f"llama.cpp's converter cannot take {model.name}: {' '.join(str(error).split())}. Leave `gguf` empty "
-                "and serve the safetensors."
+                f"llama.cpp's converter cannot take {model.name}: {' '.join(str(error).split())}. Serve the "
+                "safetensors."
             ) from error
 
 

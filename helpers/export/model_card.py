@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from helpers.base_model import BaseModel
+from helpers.licences import licence_files
 from helpers.persona import PersonaCard
 from helpers.settings import STAGES
 
@@ -57,7 +58,7 @@ def model_card(
         "language": ["ja"],
         "license": "other",
         "license_name": base.licence,
-        "base_model": base.name,
+        "base_model": base.label,
         "pipeline_tag": "text-generation",
         "tags": ["companion", "role-play", name],
     }
@@ -74,6 +75,8 @@ def model_card(
         for stage in before
         if "adapter" in stage["artifacts"]
     ]
+    terms = ", ".join(f"`{file.name}`" for file in licence_files(base.path))
+    beside = f" Its terms are beside this file: {terms}." if terms else ""
     return "\n".join(
         [
             f"---\n{yaml.safe_dump(head, allow_unicode=True, sort_keys=False)}---",
@@ -81,7 +84,8 @@ def model_card(
             f"{card.name} ({card.reading}), {card.age}, {card.profession}: a companion for chats in Japanese. {made}",
             "",
             "## Base model and licence",
-            f"`{base.name}`, content hash `{base.sha256}`. Licence: {base.licence}. It holds for these weights too.",
+            f"`{base.label}`, content hash `{base.sha256}`. Licence: {base.licence}. It holds for these weights too."
+            + beside,
             "",
             "## Data",
             "SHA-256 over names and contents of each file or folder that the stages read.",

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from openai import OpenAI, OpenAIError
+from openai import DefaultHttpxClient, OpenAI, OpenAIError
 
 
 class OllamaError(RuntimeError):
@@ -56,7 +56,8 @@ def greedy_reply(name: str, chat: Sequence[dict[str, str]], max_tokens: int) -> 
 
 
 def _client() -> OpenAI:
-    return OpenAI(base_url=_address(), api_key="ollama", max_retries=0)
+    # trust_env=False: a proxy of the environment must not come between two processes on one machine.
+    return OpenAI(base_url=_address(), api_key="ollama", max_retries=0, http_client=DefaultHttpxClient(trust_env=False))
 
 
 def _address() -> str:

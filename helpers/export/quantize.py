@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import safe_open
@@ -36,12 +37,14 @@ class Scheme:
     Attributes:
         bits: of a weight.
         how: what was done, for the model card.
+        looks_at: how much of the calibration rows (see `rows_used`).
         grouped: whether `group_size` weights share a scale; else an output channel's do.
         cpu: whether vLLM serves it without a GPU too.
     """
 
     bits: int
     how: str
+    looks_at: Literal["whole", "beginnings", "nothing"] = "whole"
     grouped: bool = True
     cpu: bool = True
 
@@ -53,9 +56,17 @@ SCHEMES = {
     # AWQ's file format (Lin et al., 2023, arXiv:2306.00978), rounded by auto-round with `iters=0`: the rounding
     # minimizes the error weighted by the activations of the calibration rows. It is not AWQ's own search for channel
     # scales, which takes several times as long.
-    "awq": Scheme(4, "Her linear layers in 4 bits in AWQ's format, rounded by auto-round."),
-    # 8-bit integers for weights and, token by token, for what they are multiplied with.
-    "w8a8": Scheme(8, "Her linear layers in 8-bit integers (W8A8, compressed-tensors) by auto-round.", grouped=False),
+    "awq": Scheme(4, "Her linear layers in 4 bits in AWQ's format, rounded by auto-round.", "beginnings"),
+    # 8-bit integers for weights and, token by token, for what they are multiplied with. auto-round rounds them to the
+    # nearest, and looks at no activations.
+    "w8a8": Scheme(
+        8, "Her linear layers in 8-bit integers (W8A8, compressed-tensors) by auto-round.", "nothing", grouped=False
+    ),
+}
+_LOOKED = {
+    "whole": "Calibrated on {} training dialogues.",
+    "beginnings": "Calibrated on the beginnings of {} training dialogues.",
+    "nothing": "Rounded without calibration.",
 }
 _NEVER = {
     "awq-8bit": "AWQ's file format and vLLM's reader of it know 4 bits alone; with 8 bits take w8a8 or gptq-8bit",
@@ -65,13 +76,20 @@ _NEVER = {
 @dataclass(frozen=True)
 class Quantized:
     """`bytes` of weights on disk, `seconds` that making it took, weights that share a scale: `group_size`, 0 for an
-    output channel's."""
+    output channel's; `rows`: how many calibration dialogues were looked at."""
 
     scheme: str
     folder: Path
     bytes: int
     seconds: float
     group_size: int
+    rows: int
+
+    @property
+    def how(self) -> str:
+        """What was done, for the model card."""
+        scheme = SCHEMES[self.scheme]
+        return f"{scheme.how} {_LOOKED[scheme.looks_at].format(self.rows)}"
 
 
 def check_schemes(names: Sequence[str]) -> None:
@@ -88,8 +106,7 @@ def quantize(scheme: str, model: Path, target: Path, rows: Sequence[Row], log: P
 
     Args:
         scheme: a name in `SCHEMES`.
-        rows: calibration, as token ids (texts would get a second BOS), see `calibration.calibration_rows`. auto-round
-            wants one length: rows are cut to it, shorter ones left out.
+        rows: calibration, as token ids (texts would get a second BOS), see `calibration.calibration_rows`.
         log: file for the library's own output.
 
     Raises:
@@ -98,7 +115,8 @@ def quantize(scheme: str, model: Path, target: Path, rows: Sequence[Row], log: P
     """
     check_schemes([scheme])
     size = group_size(model) if SCHEMES[scheme].grouped else 0
-    packed = worker.pack_rows(rows)
+    used = rows_used(scheme, rows)
+    packed = worker.pack_rows(used)
     made_from = sha256_json([scheme, size, packed, sha256_folder(model, ("*.safetensors", "config.json")), VERSION])
     if made.noted(target, made_from) is None:
         job = {
@@ -112,7 +130,20 @@ def quantize(scheme: str, model: Path, target: Path, rows: Sequence[Row], log: P
         # On two cores gptqmodel sizes its worker pool to one and then refuses it.
         environment = {"GPTQMODEL_CPU_WORKERS": str(max(2, (os.cpu_count() or 2) // 2))}
         worker.run("helpers.export.quantize", job, log, f"{scheme} {model.name}", environment)
-    return Quantized(scheme, target, weight_bytes(target), made.noted(target, made_from)["seconds"], size)
+    seconds = made.noted(target, made_from)["seconds"]
+    return Quantized(scheme, target, weight_bytes(target), seconds, size, len(used))
+
+
+def rows_used(scheme: str, rows: Sequence[Row]) -> list[Row]:
+    """What of the calibration rows a scheme looks at. auto-round takes rows of one length only: three in four reach it
+    and are cut to it, the others are left out."""
+    looks_at = SCHEMES[scheme].looks_at
+    if looks_at == "nothing" or not rows:
+        return []
+    if looks_at == "whole":
+        return list(rows)
+    length = sorted(len(row.input_ids) for row in rows)[len(rows) // 4]
+    return [Row(row.input_ids[:length], row.assistant_masks[:length]) for row in rows if len(row.input_ids) >= length]
 
 
 def group_size(model: Path) -> int:
@@ -192,19 +223,15 @@ def _auto_round(model: Path, folder: Path, ids: list[list[int]], scheme: str, si
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16 if device == "cuda" else torch.float32)
-    # auto-round takes rows of one length only: three rows in four reach this one.
-    length = sorted(map(len, ids))[len(ids) // 4]
-    rows = [torch.tensor([row[:length]]) for row in ids if len(row) >= length]
+    rows = {"dataset": [torch.tensor([row]) for row in ids], "nsamples": len(ids), "seqlen": len(ids[0])} if ids else {}
     rounding = AutoRound(
         loaded,
         tokenizer=AutoTokenizer.from_pretrained(model),
         scheme={"awq": "W4A16", "w8a8": "INT8"}[scheme],
         iters=0,
         device_map=device,
-        dataset=rows,
-        nsamples=len(rows),
-        seqlen=length,
         batch_size=1,
+        **rows,
         **({"group_size": size} if size else {}),
     )
     form = {"awq": "auto_awq", "w8a8": "llm_compressor"}[scheme]

@@ -32,6 +32,10 @@ def sentencepiece_model(tokenizer: PreTrainedTokenizerBase) -> bytes | None:
     kinds = {token["content"]: _CONTROL if token["special"] else _USER_DEFINED for token in added}
     kinds[model["unk_token"]] = _UNKNOWN
     ids = {token["id"]: token["content"] for token in added} | {i: piece for piece, i in model["vocab"].items()}
+    for byte in range(128):
+        # transformers calls the byte of the tab in Gemma 1 and 2 by what it stands for.
+        if f"<0x{byte:02X}>" not in model["vocab"] and chr(byte) in model["vocab"]:
+            ids[model["vocab"][chr(byte)]] = f"<0x{byte:02X}>"
 
     proto = sentencepiece_model_pb2.ModelProto()
     proto.trainer_spec.model_type = _BPE

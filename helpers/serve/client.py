@@ -5,7 +5,8 @@ In: chats in the form `[{"role", "content"}]`. Out: `Reply`, or `ChatError` with
 """
 
 import json
-from collections.abc import Generator, Sequence
+import re
+from collections.abc import Container, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -17,6 +18,13 @@ from helpers.control_tokens import defuse
 from helpers.replies import Reply
 
 Chat = Sequence[dict[str, str]]
+
+# vLLM: "maximum context length", "maximum model length". llama.cpp: "available context size", with the type
+# exceed_context_size_error. OpenAI: the code context_length_exceeded.
+_TOO_LONG = re.compile(r"context[ _](length|size|window)|maximum model length", re.IGNORECASE)
+# vLLM and OpenAI: "The model `x` does not exist". Ollama: 'model "x" not found'. Of an address that is not there a
+# server says "Not Found" too, but names no model.
+_NO_MODEL = re.compile(r"\bmodel\b.*(does not exist|not found)|model_not_found", re.IGNORECASE)
 
 
 class ChatError(RuntimeError):
@@ -55,16 +63,18 @@ class ChatClient:
 
     def context(self) -> int | None:
         """The most tokens that prompt and reply have together, if the server tells it (vLLM does)."""
-        return getattr(self._served().get(self.model), "max_model_len", None)
+        served = self._served()
+        return getattr(served.get(_listed(self.model, served)), "max_model_len", None)
 
     def count(self, messages: Chat) -> int | None:
-        """The tokens of a prompt, by vLLM's /tokenize; None from a server that has no such address."""
+        """The tokens of a prompt, by vLLM's /tokenize; None from a server that has no such address, whatever it answers
+        there instead."""
         root = self._client.with_options(base_url=self.base_url.removesuffix("/").removesuffix("/v1"))
         body = {"model": self.model, "messages": _defused(messages)}
         with self._one_sentence():
             try:
                 return root.post("/tokenize", body=body, cast_to=object)["count"]
-            except (openai.NotFoundError, openai.PermissionDeniedError, TypeError, KeyError):
+            except (openai.APIStatusError, TypeError, KeyError):
                 return None
 
     def _served(self) -> dict[str, Model]:
@@ -77,7 +87,7 @@ class ChatClient:
     def check(self, *others: str) -> None:
         """Raises ChatError unless the server answers and has the model, and the `others`."""
         served = self.models()
-        if missing := [name for name in (self.model, *others) if name not in served]:
+        if missing := [name for name in (self.model, *others) if _listed(name, served) not in served]:
             raise ChatError(f"The server has no model {missing[0]!r}; it serves: {', '.join(served)}.")
 
     def reply(
@@ -128,6 +138,10 @@ class ChatClient:
             except openai.APITimeoutError:
                 raise
             except openai.APIConnectionError as error:
+                raise ChatError(f"{self._broke_off}: {_one_line(error)}") from error
+            except openai.APIError as error:
+                if not text:
+                    raise
                 raise ChatError(f"{self._broke_off}: {_one_line(error)}") from error
             except json.JSONDecodeError as error:
                 raise ChatError(f"{self._broke_off}: it sent what is no JSON.") from error
@@ -196,7 +210,7 @@ class ChatClient:
                 f"The server at {self.base_url} refuses this API key: take the one of its last start."
             ) from error
         except openai.NotFoundError as error:
-            if "does not exist" not in str(error):
+            if not _says(error, _NO_MODEL):
                 raise ChatError(
                     f"There is no chat server at {self.base_url}: the address should end in /v1."
                 ) from error
@@ -211,15 +225,15 @@ class ChatClient:
             raise ChatError(
                 f"No server answers at {self.base_url}: start one (`python -m helpers.serve.trained`) and try again."
             ) from error
-        except openai.BadRequestError as error:
-            if "maximum context length" in str(error):
-                raise ContextOverflow(
-                    "The talk is longer than the server's context: shorten it, or raise max_model_len."
-                ) from error
-            raise ChatError(f"The server refuses the request: {_one_line(error)}") from error
         except json.JSONDecodeError as error:
             raise ChatError(self._no_chat) from error
         except openai.APIError as error:
+            if _says(error, _TOO_LONG) or getattr(error, "status_code", None) == 413:
+                raise ContextOverflow(
+                    "The talk is longer than the server's context: shorten it, or raise max_model_len."
+                ) from error
+            if isinstance(error, openai.BadRequestError):
+                raise ChatError(f"The server refuses the request: {_one_line(error)}") from error
             raise ChatError(f"The server at {self.base_url} failed: {_one_line(error)}") from error
 
 
@@ -233,6 +247,17 @@ def _reply(text: str, finish_reason: str | None, usage: CompletionUsage | None) 
 
 def _defused(messages: Chat) -> list[dict[str, str]]:
     return [{**message, "content": defuse(message["content"])} for message in messages]
+
+
+def _listed(name: str, served: Container[str]) -> str:
+    """The name under which the server lists the model that `name` asks for: Ollama adds a tag to one that has none."""
+    tagged = f"{name}:latest"
+    return tagged if name not in served and tagged in served else name
+
+
+def _says(error: openai.APIError, what: re.Pattern[str]) -> bool:
+    """Whether the error's message, type or code has it; the message of one in the middle of a stream lacks the rest."""
+    return bool(what.search(f"{error} {error.body}"))
 
 
 def _one_line(error: openai.APIError) -> str:

@@ -2,8 +2,9 @@
 
 In: the newest finished run, or one by name. Out: a server of its merged model (of a run that has learned on line, or
 with experts, of its base with her current adapter, under the same name, and with the experts), and in `bot.env` of the
-run where it is; both go away with the caller, or with Ctrl-C. An adapter that becomes current meanwhile is served from
-the next start on: vLLM can load one at run time, but then everybody who may chat may have it load any folder.
+run where it is; both go away with the caller, or with Ctrl-C. A run is served only if 07 has compared a server of its
+weights with transformers. An adapter that becomes current meanwhile is served from the next start on: vLLM can load one
+at run time, but then everybody who may chat may have it load any folder.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from helpers.serve.on_line import learned_on_line
 from helpers.serve.server import ServerError, VLLMServer
 from helpers.settings import OUTPUTS, PARAMETERS, PROFILES
 
-STAGE, EXPERTS_STAGE = "06_merge_quantize", "03_lora"
+STAGE, EXPERTS_STAGE, PARITY_STAGE = "06_merge_quantize", "03_lora", "07_serve_vllm"
 
 
 def newest_run(outputs: Path = OUTPUTS) -> Path:
@@ -53,13 +54,14 @@ def trained_server(
         experts: whether her experts are served beside her.
 
     Raises:
-        records.MissingStage, records.Mismatch: there is no such run, it has no experts, an adapter was changed, or what
-            was learned on line went on from another.
+        records.MissingStage, records.Mismatch: there is no such run, it has no experts, an adapter was changed, what was
+            learned on line went on from another, or 07 has not compared these weights.
         ServerError: the server did not start.
     """
     merge = records.load(outputs / run_name if run_name else newest_run(outputs), STAGE)
+    check_compared(merge)
     settings = merge.record["settings"]
-    serving = PARAMETERS["07_serve_vllm"]
+    serving = PARAMETERS[PARITY_STAGE]
     values = {name: serving[name][PROFILES.index(settings["profile"])] for name in ("port", "max_model_len")}
     name = load_persona(settings["persona"]).reading
     if adapters := served_adapters(merge, name, experts):
@@ -71,6 +73,25 @@ def trained_server(
         server = VLLMServer(merge / "merged", name, folder, **values)
     with server:
         yield server, settings["persona"]
+
+
+def check_compared(merge: records.Artifacts) -> None:
+    """Raises records.MissingStage or records.Mismatch unless 07 came to its end, which it does only where a server
+    reads and answers as training left her, and on what 06 has made since."""
+    run = merge.folder.parent
+    again = f"run `python -m helpers.course run --only {PARITY_STAGE.split('_')[0]} --run-name {run.name}`."
+    try:
+        compared = records.load(run, PARITY_STAGE)
+    except records.MissingStage as error:
+        raise records.MissingStage(
+            f"She is not served before {PARITY_STAGE} of run {run.name!r} has compared a server of these weights with "
+            f"transformers, to its end: {again}"
+        ) from error
+    if compared.record["inputs"].get(STAGE) != merge.sha256:
+        raise records.Mismatch(
+            f"{PARITY_STAGE} of run {run.name!r} compared other weights with transformers than {STAGE} has made since: "
+            f"{again}"
+        )
 
 
 def served_adapters(merge: records.Artifacts, name: str, experts: bool) -> dict[str, Path]:
