@@ -54,8 +54,8 @@ def trained_server(
         experts: whether her experts are served beside her.
 
     Raises:
-        records.MissingStage, records.Mismatch: there is no such run, it has no experts, an adapter was changed, what was
-            learned on line went on from another, or 07 has not compared these weights.
+        records.MissingStage, records.Mismatch: there is no such run, it has no experts, an adapter was changed, what
+            was learned on line went on from another, or 07 has not compared these weights.
         ServerError: the server did not start.
     """
     merge = records.load(outputs / run_name if run_name else newest_run(outputs), STAGE)
