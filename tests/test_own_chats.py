@@ -135,7 +135,7 @@ def test_the_cells_of_01(folder, card, tmp_path):
         **{"real_chats": real_chats, "quality": quality, "figures": figures, "split": split},
         **{"write_conversations": write_conversations},
     }
-    for name in ("own-chats", "cell-17", "cell-19", "cell-20", "cell-23"):
+    for name in ("own-chats", "cell-17", "cell-19", "cell-20", "split-dialogues", "cell-23"):
         exec(cells[name], space)
     assert [row[0] for row in space["rows"]] == ["first_person"] and space["rows"][0][3].count(" → ") == 3
     back = read_conversations(tmp_path / "train.jsonl").conversations

@@ -6,6 +6,7 @@ without its replies and figures. `-p launch=ddp -p processes=2` shares the steps
 
 import argparse
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -97,6 +98,9 @@ def _one_of_many(stage: str, given: dict[str, object], args: argparse.Namespace)
         if not args.unrecorded:
             cells.record(variables)
         launcher.answer(args.answers, variables["measured"])
+        # What DDP keeps of the group must go before the group: the other way round gloo's threads can wait for ever.
+        variables.clear()
+        gc.collect()
         ranks.wait()
         ranks.leave()
 
