@@ -1,7 +1,7 @@
 """DPO's gradients, accumulated over micro-batches: those of one large batch.
 
-In: the micro-batches of a step. Out: the weight of each one's losses. TRL 1.16 adds up means over micro-batches: tokens
-of a short reply and pairs of a small micro-batch would count more than others. SFTTrainer counts tokens itself.
+In: the micro-batches of a step. Out: the weight of each one's losses. TRL 1.16 adds up the means of micro-batches, in
+which a token counts the more, the fewer there are beside it, and a pair likewise. SFTTrainer counts tokens itself.
 """
 
 from collections.abc import Mapping
