@@ -156,7 +156,7 @@ class VLLMServer:
             # Without it vLLM kills its engine at once when it is asked to end, in the middle of a reply.
             "--shutdown-timeout": self.drain,
         }
-        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--disable-uvicorn-access-log"]
+        command = [sys.executable, "-m", "helpers.serve.vllm_process", "--disable-uvicorn-access-log"]
         command += [str(part) for pair in arguments.items() for part in pair]
         command += [part for name in MIDDLEWARE for part in ("--middleware", name)]
         command += ["--enable-prefix-caching" if self.prefix_caching else "--no-enable-prefix-caching"]
