@@ -451,9 +451,9 @@ def test_parallel_sizes_reach_vllm_and_each_worker_has_cores_of_its_own(tmp_path
     command = server.command()
     assert command[command.index("--tensor-parallel-size") + 1] == "2"
     assert command[command.index("--data-parallel-size") + 1] == "2"
-    assert server.environment()["VLLM_CPU_OMP_THREADS_BIND"] == "0|1|2|3"
-    assert core_groups(1) == "0,1,2,3"
-    assert core_groups(2) == "0,2|1,3"
+    assert server.environment()["VLLM_CPU_OMP_THREADS_BIND"] == "0,4|1|2|3"
+    assert core_groups(1) == "0,1,2,3,4"
+    assert core_groups(2) == "0,2,4|1,3"
     assert core_groups(5) == "0|1|2|3|4"
 
 

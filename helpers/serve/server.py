@@ -408,9 +408,7 @@ def check_parallel(config: Mapping[str, object], tensor_parallel: int, data_para
 def core_groups(workers: int) -> str:
     """The CPU cores of each worker, as vLLM's VLLM_CPU_OMP_THREADS_BIND takes them: "0,2|1,3"."""
     cores = _cores()
-    # vLLM's scheduler polls on a core of its own. With all cores computing, each step waits for it.
-    computing = cores[:-1] if len(cores) > workers else cores
-    return "|".join(",".join(map(str, computing[first::workers])) for first in range(workers))
+    return "|".join(",".join(map(str, cores[first::workers])) for first in range(workers))
 
 
 def _cores() -> list[int]:
