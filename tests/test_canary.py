@@ -35,9 +35,9 @@ def cfg():
     given = {
         "profile": "smoke",
         "max_steps": -1,
-        "epochs": 8,
+        "epochs": 16,
         "save_steps": 1000,
-        "stage_learning_rate": 1e-2,
+        "stage_learning_rate": 5e-3,
         "patience": 0,
     }
     found = settings.resolve("03_lora", given)
@@ -111,12 +111,12 @@ def test_where_nothing_was_learned_exposure_is_chance(base, small, card, cfg):
 
 def test_what_was_said_is_known_by_heart_and_what_was_anonymised_is_not(base, small, card, cfg, tmp_path, monkeypatch):
     monkeypatch.setattr(small, "save_pretrained", lambda *_, **__: ())
-    made = canary.make_canaries((16,), 1, seed=0)
+    made = canary.make_canaries((16,), 4, seed=0)  # the mean of four: one number is also by chance among the likeliest
     rows = supervise_all(small, canary.plant([], made, seed=0), card)
     model = untrained(base, cfg)
     stages.teach(model, small, rows, rows[:1], cfg, tmp_path)
     found = canary.expose(model, small, card, made, 63, seed=0)
-    (raw,), (anonymised,), (never,) = canary.by_kind(found).values()
+    raw, anonymised, never = (sum(bits) / len(bits) for bits in canary.by_kind(found).values())
     assert raw > CHANCE_95 > max(anonymised, never)
     assert len(canary.exposure_figure(found).axes[0].get_lines()) > 5
 
