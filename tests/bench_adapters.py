@@ -1,5 +1,5 @@
-"""`make bench`: tokens a second of the newest run's adapters under vLLM on a CPU, with vLLM's own arithmetic and ours
-(`helpers/serve/cpu_lora.py`), in one go: the same chats, half of them to each of two adapters, greedy.
+"""`make bench`: tokens a second of the newest run's adapters under vLLM on a CPU, as vLLM is and with what is ours
+(`helpers/serve/vllm_process.py`), in one go: the same chats, half of them to each of two adapters, greedy and sampled.
 """
 
 import tempfile
@@ -19,9 +19,10 @@ from helpers.serve.trained import newest_run
 
 class TheirOwn(VLLMServer):
     def command(self) -> list[str]:
-        command = super().command()
-        at = command.index("--worker-extension-cls")
-        return command[:at] + command[at + 2 :]
+        return [
+            part.replace("helpers.serve.vllm_process", "vllm.entrypoints.openai.api_server")
+            for part in super().command()
+        ]
 
 
 def main() -> None:
@@ -34,7 +35,8 @@ def main() -> None:
         for opening in OPENINGS
         for level in LEVELS
     ]
-    adapters, rates = {name: stage.adapter for name, stage in stages.items()}, []
+    adapters = {name: stage.adapter for name, stage in stages.items()}
+    ways, rates = {"greedy": 0.0, "sampled": 0.7}, []
     for side in (TheirOwn, VLLMServer):
         with (
             tempfile.TemporaryDirectory() as folder,
@@ -44,9 +46,14 @@ def main() -> None:
             clients = [ChatClient(server.base_url, server.api_key, name, timeout=600) for name in adapters]
             for client in clients:
                 client.batch(chats, max_tokens=1)  # each prompt is read once beforehand
-            rates.append(sum(pool.map(partial(speed, chats=chats, concurrency=len(chats)), clients)))
-        print(f"{side.__name__:<12} {rates[-1]:8.1f} tok/s", flush=True)
-    print(f"ratio {rates[1] / rates[0]:.2f}")
+            asks = [partial(speed, chats=chats, concurrency=len(chats), temperature=t) for t in ways.values()]
+            rates.append([sum(pool.map(ask, clients)) for ask in asks])
+        print(
+            f"{side.__name__:<12}",
+            *(f"{n} {rate:8.1f} tok/s " for n, rate in zip(ways, rates[-1], strict=True)),
+            flush=True,
+        )
+    print("ratio       ", *(f"{name} {ours / theirs:.2f} " for name, theirs, ours in zip(ways, *rates, strict=True)))
 
 
 if __name__ == "__main__":

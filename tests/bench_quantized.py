@@ -19,10 +19,10 @@ OPENINGS = ("終電、逃しちゃった", "新しい靴買ったんだ", "今�
 MAX_TOKENS, ALONE = 60, 4
 
 
-def speed(client: ChatClient, chats: list, concurrency: int) -> float:
+def speed(client: ChatClient, chats: list, concurrency: int, temperature: float = 0) -> float:
     """Tokens a second of the replies."""
     began = time.perf_counter()
-    replies = client.batch(chats, max_tokens=MAX_TOKENS, temperature=0, concurrency=concurrency)
+    replies = client.batch(chats, max_tokens=MAX_TOKENS, temperature=temperature, concurrency=concurrency)
     return sum(reply.tokens for reply in replies) / (time.perf_counter() - began)
 
 

@@ -47,12 +47,15 @@ def test_who_waits_is_woken(pair, monkeypatch):
     assert done.is_set()
 
 
-def test_a_spawned_process_waits_so_too(tmp_path):
+def test_a_spawned_process_has_what_is_ours(tmp_path):
     """As vLLM's are: it imports what its parent was started with."""
     file = tmp_path / "child.py"
     file.write_text(
-        "from vllm.distributed.device_communicators import shm_broadcast\n"
-        "def say():\n    print(shm_broadcast.SpinCondition.__name__)\n"
+        "def say():\n"
+        "    from vllm.distributed.device_communicators import shm_broadcast\n"
+        "    from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU\n"
+        "    from vllm.v1.worker.gpu_model_runner import Sampler\n"
+        "    print(shm_broadcast.SpinCondition.__name__, PunicaWrapperCPU.__name__, Sampler.__name__)\n"
     )
     code = (
         "import multiprocessing, runpy, sys\n"
@@ -66,4 +69,4 @@ def test_a_spawned_process_waits_so_too(tmp_path):
         "runpy._run_module_as_main('helpers.serve.vllm_process', alter_argv=False)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split()[-1] == "SleepingWait"
+    assert done.stdout.split()[-3:] == ["SleepingWait", "GroupedLoRA", "FewCandidates"]

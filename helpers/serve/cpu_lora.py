@@ -2,7 +2,7 @@
 
 vLLM 0.32's own way on a CPU (`vllm/lora/ops/torch_ops`) copies the adapter's matrices once for every token, which takes
 longer than the model itself; and a request to the base that runs beside one to an adapter gets the adapter in the last
-slot, because its tokens have the index -1. Named by `--worker-extension-cls`, so that every worker imports this module.
+slot, because its tokens have the index -1. `vllm_process` puts ours in the place of vLLM's.
 """
 
 import torch
@@ -41,10 +41,6 @@ class GroupedLoRA(punica_cpu.PunicaWrapperCPU):
             y[rows, columns] = y[rows, columns] + product if add_inputs else product
 
 
-class Extension:
-    """What vLLM mixes into its worker: nothing. The adapters' arithmetic is put in place when this is imported."""
-
-
 def grouped(slots: torch.Tensor) -> list[tuple[int, Rows]]:
     """(slot, its rows) for each slot of an adapter in `slots`, one number a token; -1 is the base, which has none."""
     found = [int(slot) for slot in slots.unique() if slot >= 0]
@@ -55,6 +51,3 @@ def grouped(slots: torch.Tensor) -> list[tuple[int, Rows]]:
 
 def _product(x: torch.Tensor, weights: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return x.to(dtype) @ weights[0].to(dtype).T
-
-
-punica_cpu.PunicaWrapperCPU = GroupedLoRA

@@ -171,8 +171,6 @@ class VLLMServer:
             command += ["--enable-lora", "--max-loras", str(len(self.adapters))]
             command += ["--max-lora-rank", str(max_lora_rank(self.adapters))]
             command += ["--lora-modules", *(f"{name}={Path(path).resolve()}" for name, path in self.adapters.items())]
-            if not torch.cuda.is_available():
-                command += ["--worker-extension-cls", "helpers.serve.cpu_lora.Extension"]
         return command
 
     def environment(self) -> dict[str, str]:

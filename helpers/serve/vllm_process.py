@@ -1,8 +1,9 @@
 """vLLM's own server, `python -m helpers.serve.vllm_process …`, with vLLM's own arguments.
 
-On a CPU its engine waits for the worker by asking again and again for a second, longer than a step takes: of two cores
-it takes one from the arithmetic. Here it sleeps until the worker tells it, and looks by itself every few milliseconds.
-vLLM spawns its processes, so each of them imports this module first.
+On a CPU three things in it are ours: the arithmetic of adapters (`cpu_lora`), sampling (`cpu_sampling`), and how its
+processes wait. vLLM's engine waits for the worker by asking again and again for a second, longer than a step takes: of
+two cores it takes one from the arithmetic. Here it sleeps until the worker tells it, and looks by itself every few
+milliseconds. vLLM spawns its processes, so each of them imports this module first.
 """
 
 import torch
@@ -23,7 +24,15 @@ class SleepingWait(shm_broadcast.SpinCondition):
 
 
 if not torch.cuda.is_available():
+    from vllm.lora.punica_wrapper import punica_cpu
+    from vllm.v1.sample import sampler
+
+    from helpers.serve.cpu_lora import GroupedLoRA
+    from helpers.serve.cpu_sampling import FewCandidates
+
     shm_broadcast.SpinCondition = SleepingWait
+    punica_cpu.PunicaWrapperCPU = GroupedLoRA
+    sampler.Sampler = FewCandidates
 
 if __name__ == "__main__":
     from vllm.entrypoints.launchers.api_server.entry import main
