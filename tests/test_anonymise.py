@@ -212,7 +212,11 @@ def test_precision_and_recall_on_marked_messages_that_nothing_was_learned_from()
 
 
 def test_what_has_a_form_is_found():
-    messages = [m for part in ("training", "test.jsonl", "unseen.jsonl") for m in read_marked(MARKED / part)]
+    messages = [
+        m
+        for part in ("training", "test.jsonl", "unseen.jsonl", "unseen_second.jsonl")
+        for m in read_marked(MARKED / part)
+    ]
     formed = ("PHONE_NUMBER", "EMAIL_ADDRESS", "MY_NUMBER", "CREDIT_CARD")
     scores = score([m for m in messages if any(mark.entity in formed for mark in m.marks)], find)
     for entity in formed:

@@ -14,7 +14,7 @@ from helpers.data.tagger_training import TRAINING, digest, labelled, train
 from helpers.encoder import BEGIN, END, load_encoder
 from helpers.settings import ROOT
 
-TESTED = ("test.jsonl", "unseen.jsonl")
+TESTED = ("test.jsonl", "unseen.jsonl", "unseen_second.jsonl")
 
 
 def test_the_encoder_is_the_one_that_the_package_runs():
@@ -79,7 +79,7 @@ def test_the_weights_were_learned_from_the_messages_that_are_here():
 
 @pytest.mark.slow
 def test_training_learns_what_it_is_taught():
-    messages = [m for m in read_marked(TRAINING) if any(mark.entity == "PERSON" for mark in m.marks)][:48]
+    messages = [m for m in read_marked(TRAINING / "first.jsonl") if any(k.entity == "PERSON" for k in m.marks)][:48]
     tagger = train(messages, epochs=12, swapped=0.0).eval()
     names = [(m, mark) for m in messages for mark in m.marks if mark.entity == "PERSON"]
     found = [mark for m, mark in names if (mark.entity, mark.start, mark.end) in tagger.read(m.text).spans]
