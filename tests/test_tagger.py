@@ -80,7 +80,7 @@ def test_the_weights_were_learned_from_the_messages_that_are_here():
 @pytest.mark.slow
 def test_training_learns_what_it_is_taught():
     messages = [m for m in read_marked(TRAINING / "first.jsonl") if any(k.entity == "PERSON" for k in m.marks)][:48]
-    tagger = train(messages, epochs=12, swapped=0.0).eval()
+    tagger = train(messages, epochs=24, swapped=0.0).eval()
     names = [(m, mark) for m in messages for mark in m.marks if mark.entity == "PERSON"]
     found = [mark for m, mark in names if (mark.entity, mark.start, mark.end) in tagger.read(m.text).spans]
     assert len(found) > 0.9 * len(names)
