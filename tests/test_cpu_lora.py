@@ -49,6 +49,6 @@ def test_vllm_gives_the_base_the_last_adapter():
 
 
 def test_rows_of_each_slot():
-    assert grouped(torch.tensor([1, 1, 1])) == [(1, slice(None))] and grouped(torch.tensor([-1, -1])) == []
+    assert grouped(torch.tensor([1, 1, 1])) == [(1, None)] and grouped(torch.tensor([-1, -1])) == []
     found = {slot: rows.tolist() for slot, rows in grouped(torch.tensor([0, -1, 2, 0]))}
     assert found == {0: [0, 3], 2: [2]}
