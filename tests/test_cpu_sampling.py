@@ -60,7 +60,7 @@ def test_greedy_replies_beside_sampled_ones_are_greedy():
     assert draw(FewCandidates, asked([0.0, 0.0])).tolist() == [int(LOGITS.argmax())] * 2
 
 
-def test_a_seed_draws_the_same_again_whatever_is_beside_it():
+def test_a_seed_draws_the_same_again_beside_other_seeds():
     alone = [int(draw(FewCandidates, asked([0.8], seeds=[seed]))[0]) for seed in range(20)]
     assert draw(FewCandidates, asked([0.8] * 20, seeds=range(20))).tolist() == alone and len(set(alone)) > 3
 

@@ -98,9 +98,9 @@ DATE = (
     r"|(?<!\d)(?:19|20)\d{2}[01]\d[0-3]\d(?!\d)"
     r"|\d{1,2}がつ ?\d{1,2}にち"
 )
-# Behind a name, in brackets: nobody is told otherwise of a day of those eras.
+# A day of those eras that stands in brackets is somebody's day of birth.
 BIRTH_IN_BRACKETS = (
-    rf"(?<=[\(（])(?:明治|大正|昭和)(?:\d{{1,2}}|{_KD})年(?:\d{{1,2}}|{_KD})月(?:\d{{1,2}}|{_KD})日(?:生)?(?=[\)）])"
+    rf"(?<=\()(?:明治|大正|昭和)(?:\d{{1,2}}|{_KD})年(?:\d{{1,2}}|{_KD})月(?:\d{{1,2}}|{_KD})日(?:生)?(?=\))"
 )
 BIRTH_WORDS = (
     r"生まれ|うまれ|産まれ|誕生|たんじょうび|誕プレ|生年月日|免許証|バースデ|birthday|お誕|生誕|ハタチ|二十歳にな|歳になり?|還暦|"

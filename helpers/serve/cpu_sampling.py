@@ -2,7 +2,8 @@
 
 vLLM 0.32 divides the logits of all tokens by the temperature, weighs them all for min_p, and draws a random number for
 each: 262,144 of Gemma 3's, for each reply and each of its tokens, where top_k lets 40 of them be drawn. Here those are
-taken first. Each is drawn as often as by vLLM; which one a seed draws is another.
+taken first. Each is drawn as often as by vLLM; which one a seed draws is another. Beside a request with more candidates
+all are drawn as vLLM does it, so a seed keeps its word only among requests with few.
 """
 
 import torch
