@@ -6,7 +6,8 @@ Words at the beginning of a message make it misbehave, see TRICKS. A chat that a
 DUMMY_SUMMARY, one that asks for JSON with DUMMY_JSON, if they are set. It tells the limit of its context if DUMMY_LIMIT
 is set.
 With DUMMY_LIKE it answers in another server's manner, see MANNERS.
-With DUMMY_START each stage of its start takes so many seconds.
+With DUMMY_START each stage of its start takes so many seconds; with DUMMY_HOLD the last one lasts until there is a file
+of that name.
 """
 
 import json
@@ -210,9 +211,13 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(b'data: {"error": {"message": "the context size has been exceeded"}}\n\n')
 
 
+STAGE = float(os.environ.get("DUMMY_START", "0"))
+time.sleep(STAGE)
 for words in WORDS:
-    time.sleep(float(os.environ.get("DUMMY_START", "0")))
     print("INFO", words, flush=True)
+    time.sleep(STAGE)
+while "DUMMY_HOLD" in os.environ and not os.path.exists(os.environ["DUMMY_HOLD"]):
+    time.sleep(0.02)
 server = ThreadingHTTPServer(("127.0.0.1", PORT), Handler)
 semaphore = multiprocessing.get_context("spawn").Lock()
 shared = [SharedMemory(create=True, size=4096)]

@@ -496,10 +496,16 @@ def test_a_cpu_serves_in_float32_so_that_replies_do_not_depend_on_the_batch(monk
 
 
 def test_health_says_what_a_start_is_doing(tmp_path, monkeypatch):
-    monkeypatch.setenv("DUMMY_START", "0.2")
+    looked = tmp_path / "looked"
+    monkeypatch.setenv("DUMMY_HOLD", str(looked))
     server, seen = DummyServer(tmp_path, "a", tmp_path, port=pick_port(18400)[0]), []
     assert server.health() == Health("stopped")
-    with stress_server.while_starting(server, 4, lambda: seen.append(server.health())):
+
+    def look():
+        seen.append(server.health())
+        looked.touch()
+
+    with stress_server.while_starting(server, 4, look):
         server.start()
     assert seen == [Health("starting", "the weights are loaded")]
     assert server.health() == Health("ready")
