@@ -30,10 +30,10 @@ GIVEN = {
 PAIRS = settings.ROOT / "data" / "preferences" / "sakura"
 
 
-def train(method: str, base: str, folder: Path, die_at: int = 0) -> None:
+def train(method: str, base: str, folder: Path, die_after: int = 0, die_at: int = 0, die_in: str = "") -> None:
     """Run `method`, "lora", "full" or "dpo", to its end, on from what `folder` holds, and save what was trained in its
-    folder `trained`. Log entries are appended to `log.jsonl`. The process kills itself at its `die_at`-th change to a
-    file of the checkpoints."""
+    folder `trained`. Log entries are appended to `log.jsonl`. The process kills itself when it has logged the loss of
+    step `die_after`, or at its `die_at`-th change to a file of the checkpoints, or of the one named `die_in`."""
     torch.set_num_threads(1)
     given = GIVEN if method == "dpo" else GIVEN | {"method": method}
     cfg = settings.resolve("05_dpo" if method == "dpo" else "03_lora", given)
@@ -42,8 +42,8 @@ def train(method: str, base: str, folder: Path, die_at: int = 0) -> None:
     make = _dpo_trainer if method == "dpo" else _sft_trainer
     trainer, tokenizer = make(base, cfg, folder / "checkpoints")
     trainer.args.logging_steps = 1
-    trainer.add_callback(_Log(folder / "log.jsonl"))
-    sys.addaudithook(_Death(folder / "checkpoints", die_at))
+    trainer.add_callback(_Log(folder / "log.jsonl", die_after))
+    sys.addaudithook(_Death(folder / "checkpoints" / die_in, die_at))
     sft.run(trainer, "cpu")
     (dpo if method == "dpo" else sft).save(trainer, tokenizer, folder / "trained")
 
@@ -81,14 +81,16 @@ def _dpo_trainer(name: str, cfg, folder: Path):
 
 
 class _Log(TrainerCallback):
-    def __init__(self, file: Path):
-        self.file = file
+    def __init__(self, file: Path, last: int):
+        self.file, self.last = file, last
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         kept = {key: float(logs[key]) for key in KEPT if key in logs}
         if kept:
             with self.file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": state.global_step} | kept) + "\n")
+        if "loss" in kept and state.global_step == self.last:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 class _Death:

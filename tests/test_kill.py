@@ -4,7 +4,6 @@ import itertools
 import json
 import multiprocessing
 import signal
-import time
 
 import pytest
 import torch
@@ -44,16 +43,6 @@ def _killed(process) -> bool:
     return process.exitcode != 0
 
 
-def _kill_when(process, happened) -> None:
-    until = time.monotonic() + WAIT
-    while not happened():
-        assert process.is_alive() and time.monotonic() < until
-        time.sleep(0.001)
-    process.kill()
-    process.join(WAIT)
-    assert process.exitcode == -signal.SIGKILL
-
-
 def _entries(folder) -> list[dict]:
     file = folder / "log.jsonl"
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
@@ -86,10 +75,8 @@ def _assert_same(folder, whole) -> None:
 def test_killed_after_a_step_and_in_the_middle_of_a_checkpoint(whole, begin, tmp_path):
     method, uncut = whole
     run = tmp_path / "run"
-    process = begin(method, run)
-    _kill_when(process, lambda: _reached(run, 3))
-    half = run / "checkpoints" / "checkpoint-6"
-    _kill_when(begin(method, run), half.exists)
+    assert _killed(begin(method, run, die_after=3))
+    assert _killed(begin(method, run, die_at=4, die_in="checkpoint-6"))
     assert _reached(run, 6) and not _reached(run, 7)
     _to_its_end(begin(method, run))
     _assert_same(run, uncut)
@@ -99,8 +86,7 @@ def test_killed_after_a_step_and_in_the_middle_of_a_checkpoint(whole, begin, tmp
 @pytest.mark.parametrize("step", range(1, STEPS + 1))
 def test_killed_after_any_step(whole, begin, tmp_path, step):
     method, uncut = whole
-    process = begin(method, tmp_path)
-    _kill_when(process, lambda: _reached(tmp_path, step))
+    assert _killed(begin(method, tmp_path, die_after=step))
     _to_its_end(begin(method, tmp_path))
     _assert_same(tmp_path, uncut)
 

@@ -306,15 +306,15 @@ def test_an_interrupted_launch_leaves_no_process_and_the_next_goes_on(outputs, b
     family = psutil.Process(runner.pid).children(recursive=True)
     assert len(family) >= 3, "an agent and its two processes"
     runner.send_signal(blow)
-    _, said = runner.communicate(timeout=60)
-    _until(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in family), 30)
+    _, said = runner.communicate(timeout=240)
+    _until(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in family), 120)
     if blow == signal.SIGINT:
         assert runner.returncode == 130 and said.strip().startswith("Interrupted. Run the same command again")
     done = max(int(path.parent.name.split("-")[1]) for path in checkpoints.glob("*/*/trainer_state.json"))
     second = subprocess.Popen(command, cwd=settings.ROOT, stdout=subprocess.PIPE)
     first = next(line for line in second.stdout if line.startswith(b"step "))
     second.send_signal(signal.SIGINT)
-    second.communicate(timeout=60)
+    second.communicate(timeout=240)
     assert done < int(first.split()[1].split(b"/")[0]) <= done + 10  # logged every ten steps
 
 
