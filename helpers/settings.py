@@ -64,8 +64,10 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
         "companion": (None, None, None),
         "generate": (0, 0, 0),
         "situations": ("data/generation/situations.yaml",) * 3,
-        "endpoint": (None, None, None),
+        "endpoint": ("own", "own", "own"),
         "endpoint_model": (None, None, None),
+        # What our own server takes: --max-num-seqs on a CPU, vLLM's default on a GPU of 70 GiB or more.
+        "concurrency": (48, 48, 1024),
         "token_budget": (None, None, None),
         "judge_minimum": (3, 3, 3),
         "corpus": (None, None, None),

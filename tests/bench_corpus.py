@@ -2,7 +2,7 @@
 
 The dialogues are made from Sakura's: exchanges of one level put together anew, their nouns exchanged, and of twenty one
 told a second time with a word changed. Each size is built in a process of its own. Then the build of 10,000 is killed
-half way and goes on: the rows must be the same.
+half way and goes on: the rows must be the same. Ends with 1 if they are not, or time or memory grow too much.
 """
 
 import argparse
@@ -29,6 +29,7 @@ from helpers.settings import ROOT
 SIZES = (1_000, 10_000, 50_000, 200_000)
 STEPS = ("check", "sketch", "compare", "write")
 TOLD_AGAIN = 20  # one dialogue in so many
+MOST_TIME, MOST_MEMORY = 1.15, 1.2  # of 200,000 dialogues, to that of 10,000
 
 
 class Maker:
@@ -98,6 +99,16 @@ def kill_half_way(source: Path, folder: Path, pieces: int) -> int:
     return done
 
 
+def broken(slower: float, larger: float, same: bool) -> str:
+    """What is wrong with this growth of time and of memory, and with rows that are not the `same`; "" if nothing is."""
+    wrong = {
+        f"a dialogue takes {slower:.2f} times as long": slower > MOST_TIME,
+        f"peak memory is {larger:.2f} times as large": larger > MOST_MEMORY,
+        "a build that was killed and went on has other rows": not same,
+    }
+    return "; ".join(what for what, is_so in wrong.items() if is_so)
+
+
 def main() -> None:
     written = read_conversations(ROOT / "data" / "dialogues" / "sakura").conversations
     with tempfile.TemporaryDirectory() as temporary:
@@ -113,8 +124,8 @@ def main() -> None:
             rates = "".join(f"{size / s:>7,.0f}/s" for s in (*seconds, sum(seconds)))
             print(f"{size:>9,} {made['kept']:>8,}{rates} {made['peak'] / 2**20:>5,.0f} MiB", flush=True)
         small, large = 10_000, SIZES[-1]
-        print(f"time a dialogue, {large:,} to {small:,}: {per_dialogue[large] / per_dialogue[small]:.2f}")
-        print(f"peak memory, {large:,} to {small:,}: {peaks[large] / peaks[small]:.2f}")
+        growth = per_dialogue[large] / per_dialogue[small], peaks[large] / peaks[small]
+        print("{:,} to {:,}: time a dialogue {:.2f}, peak memory {:.2f}".format(large, small, *growth))
         source = work / f"{small}.jsonl"
         done = kill_half_way(source, work / "killed", -(-source.stat().st_size // corpus.PIECE_BYTES))
         in_a_process(source, work / "killed")
@@ -127,6 +138,7 @@ def main() -> None:
         anonymise.anonymise_conversation(talk)
     seconds = time.perf_counter() - started
     print(f"anonymising real chats: {len(talks) / seconds:.0f} dialogues/s on one core (start {started - began:.0f} s)")
+    sys.exit(broken(*growth, same) or None)
 
 
 if __name__ == "__main__":

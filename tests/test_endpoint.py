@@ -1,8 +1,12 @@
 """Whom to ask: somebody's endpoint with its key, or our own server."""
 
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
 import pytest
 
 from helpers.serve import endpoint
+from helpers.serve.client import ChatClient
 from helpers.serve.endpoint import KEY, client_of, endpoint_client
 
 URL = "http://127.0.0.1:9/v1"
@@ -54,3 +58,28 @@ def test_our_own_server_serves_the_model_or_the_base(tmp_path, monkeypatch, mode
     monkeypatch.setattr(endpoint, "VLLMServer", Server)
     with endpoint_client("own", model, "base", tmp_path, max_model_len=8192) as (client, weights):
         assert (client.model, weights) == ("judge", f"hash of {served}")
+        assert client._client.timeout >= 48 * 700 / 30, "48 answers of 700 tokens at 30 tokens a second"
+
+
+def test_a_proxy_of_the_environment_is_asked_for_others_and_not_for_this_machine(monkeypatch):
+    class Listed(BaseHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+        def do_GET(self):
+            data = b'{"object": "list", "data": [{"id": "%s", "object": "model"}]}' % self.path.encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+    for name in ("no_proxy", "NO_PROXY", "all_proxy", "ALL_PROXY", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Listed) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{httpd.server_port}")
+        whole = "http://models.example/v1"
+        assert ChatClient(whole, "k", "m").models() == [f"{whole}/models"], "a proxy is sent the whole address"
+        for host in ("127.0.0.1", "localhost", "0.0.0.0"):
+            assert ChatClient(f"http://{host}:{httpd.server_port}/v1", "k", "m").models() == ["/v1/models"]
+        httpd.shutdown()

@@ -1,11 +1,14 @@
 """Method B: the same seed asks for the same, nothing is asked twice, and only what passes the gate is kept."""
 
+import contextlib
 import json
 import re
 import signal
 import threading
 import time
 from collections import Counter
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
@@ -60,7 +63,7 @@ class Model:
             for pair in GOOD
             for r, t in zip(("user", "assistant"), pair, strict=True)
         ]
-        return Reply(json.dumps({"messages": turns}, ensure_ascii=False), True, 50)
+        return Reply(json.dumps({"messages": turns}, ensure_ascii=False), True, 20, 30)
 
 
 def dialogue(n: int) -> str:
@@ -72,7 +75,55 @@ def dialogue(n: int) -> str:
 def go(orders, model, folder, examples, **more):
     log = batch.AnswerLog(folder / "answers.jsonl")
     sampling = more.pop("sampling", {"model": "m", "max_tokens": 700, "temperature": 0.9})
-    return batch.run([o.request(load_persona(), examples) for o in orders], model, log, sampling, **more)
+    requests = [o.request(load_persona(), examples) for o in orders]
+    return batch.run(requests, model, log, sampling, **{"concurrency": 32} | more)
+
+
+class Writer:
+    """An endpoint that writes what was written by hand, one after the other, and likes all of it. A letter is a token;
+    `unwell` is how many requests it refuses, `counts` whether it tells tokens."""
+
+    model = "m"
+
+    def __init__(self, written, unwell: int = 0, counts: bool = True, seconds: float = 0.001):
+        self.written, self.unwell, self.counts, self.seconds = iter(written), unwell, counts, seconds
+        self.lock = threading.Lock()
+        self.costs = {"dialogues": [], "marks": []}
+
+    def reply(self, messages, *, max_tokens, temperature, seed, extra):
+        judged = extra["response_format"]["json_schema"]["schema"] == judge.SCHEMA
+        with self.lock:
+            if self.unwell:
+                self.unwell -= 1
+                raise ConnectionError("too many requests")
+            answer = dict.fromkeys(judge.MARKS, 5) if judged else next(self.written).model_dump(include={"messages"})
+            text, read = json.dumps(answer, ensure_ascii=False), sum(len(m["content"]) for m in messages)
+            self.costs["marks" if judged else "dialogues"].append(read + len(text))
+        time.sleep(self.seconds)
+        return Reply(text, True, len(text), read) if self.counts else Reply(text, True, 0)
+
+    @property
+    def cost(self) -> int:
+        return sum(map(sum, self.costs.values()))
+
+
+def cell_of_01(model, folder, material, card, examples, weights="w", **parameters) -> dict:
+    """The names after the cell of 01 that asks `model` for a dialogue for each of forty orders."""
+    plain = [o for o in draw_orders(material, card, 400, seed=1) if card.levels[o.level].register_ == "plain"]
+
+    @contextlib.contextmanager
+    def endpoint_client(*whom, **options):
+        yield model, weights
+
+    usual = {"endpoint": "own", "endpoint_model": None, "base_model": "tiny", "generate": 40, "judge_minimum": 4}
+    usual |= {"token_budget": None, "concurrency": 2, "folder": folder}
+    names = {"cfg": SimpleNamespace(**usual | parameters), "card": card, "drawn": plain[:40], "written": []}
+    names |= {"parts": SimpleNamespace(train=examples), "reserved": frozenset(), "endpoint_client": endpoint_client}
+    cells = json.loads((ROOT / "notebooks" / "01_data.ipynb").read_text(encoding="utf-8"))["cells"]
+    (source,) = (source for cell in cells if "judge.keep_good(" in (source := "".join(cell["source"])))
+    names |= {"batch": batch, "judge": judge, "writer": generate}
+    exec(source, names)
+    return names
 
 
 def test_orders_are_seeded_and_spread(material, card):
@@ -128,7 +179,7 @@ def test_the_log_holds_each_request_with_its_reply(material, card, examples, tmp
         assert entry["sampling"] == {"model": "m", "max_tokens": 700, "temperature": 0.9, "seed": order.seed}
         assert str(order.seed) in entry["text"]
     for entry in logged.values():  # as logs were before
-        del entry["messages"], entry["schema"], entry["sampling"]
+        del entry["messages"], entry["schema"], entry["sampling"], entry["prompt_tokens"]
     file.write_text("".join(json.dumps(entry) + "\n" for entry in logged.values()), encoding="utf-8")
     assert go(orders, Model(), tmp_path, examples).asked == 0
 
@@ -142,6 +193,52 @@ def test_a_budget_and_an_endpoint_that_is_gone_stop_the_run(material, card, exam
     gone = go(orders, dead := Model(fails=True), tmp_path / "b", examples, concurrency=2)
     assert not gone.answers and "failed in a row: nobody answers" in gone.stopped
     assert sum(dead.asked.values()) <= batch.MAX_FAILURES + 2
+
+
+def test_of_a_budget_below_the_whole_some_is_judged_and_kept(material, card, examples, tmp_path):
+    def go_on(model, budget, folder="b"):
+        found = cell_of_01(model, tmp_path / folder, material, card, examples, token_budget=budget)
+        return len(found["made"].accepted)
+
+    accepted = go_on(whole := Writer(examples), None, "a")
+    budget, under_way = whole.cost // 2, 2 * max(whole.costs["dialogues"]) + 2 * max(whole.costs["marks"])
+    some = go_on(first := Writer(examples), budget)
+    assert 0 < some < accepted and first.costs["marks"]
+    assert first.cost <= budget + under_way
+    assert go_on(silent := Writer([]), budget) == some and not silent.cost, "what is spent is spent"
+    assert some < go_on(second := Writer(examples[20:]), budget + budget // 2)
+    assert first.cost + second.cost <= budget + budget // 2 + under_way
+    assert max(whole.costs["marks"]) < min(whole.costs["dialogues"])
+    assert go_on(tiny := Writer(examples), 100, "c") and tiny.cost <= 100 + under_way
+
+
+def test_answers_and_marks_of_other_weights_or_of_another_endpoint_are_not_taken(material, card, examples, tmp_path):
+    def asked(**whose):
+        found = cell_of_01(Writer(examples), tmp_path, material, card, examples, concurrency=1, **whose)
+        return found["run"].asked, found["marks"].asked > 0
+
+    assert asked(weights="a") == (40, True) and asked(weights="a") == (0, False)
+    assert asked(weights="b") == (40, True)
+    assert asked(weights="", endpoint="https://one/v1") == (40, True)
+    assert asked(weights="", endpoint="https://two/v1") == (40, True)
+
+
+def test_01_says_what_failed_and_how_fast_it_was(material, card, examples, tmp_path, capsys):
+    cell_of_01(Writer(examples, unwell=3), tmp_path, material, card, examples)
+    said = capsys.readouterr().out
+    assert "failed: {'too many requests': 3}" in said and re.search(r"dialogues: 40 requests in [\d.]+ s, \d", said)
+    again = cell_of_01(Writer(examples[-3:], seconds=0.1), tmp_path, material, card, examples)["run"]
+    assert again.asked == 3 and again.written < again.tokens / 10
+    assert again.speed == again.written / again.seconds
+
+
+def test_a_budget_needs_an_endpoint_that_counts(material, card, examples, tmp_path):
+    orders = draw_orders(material, card, 30, seed=1)
+    ask = partial(go, orders, Writer(examples, counts=False), tmp_path, examples, concurrency=2)
+    held = ask(budget=10**6)
+    assert held.asked <= 4 and held.stopped == "the endpoint does not count tokens: ask it without a budget"
+    free = ask()
+    assert len(free.answers) == 30 and not free.stopped
 
 
 def test_the_gate_says_why(material, card, examples):

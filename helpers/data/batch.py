@@ -42,14 +42,20 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer. `request` is the fingerprint of what was asked, `tokens` are as the endpoint counts them, `seconds`
-    from sending to the end."""
+    """One answer. `request` is the fingerprint of what was asked; `tokens` of the answer and `prompt_tokens` of what
+    was asked are as the endpoint counts them, the latter None if it does not; `seconds` from sending to the end."""
 
     id: str
     request: str
     text: str
     tokens: int
     seconds: float
+    prompt_tokens: int | None = None
+
+    @property
+    def cost(self) -> int:
+        """Tokens read and written."""
+        return self.tokens + (self.prompt_tokens or 0)
 
 
 class Client(Protocol):
@@ -61,17 +67,25 @@ class Client(Protocol):
 
 @dataclass
 class Run:
-    """What a run brought. `stopped` says why it ended before all requests were answered, if it did."""
+    """What a run brought. Of this sitting alone are the requests `asked`, the tokens `written` in answer to them, the
+    `failures` by reason and the `seconds`. `stopped` says why it ended before all requests were answered, if it did."""
 
     answers: dict[str, Answer] = field(default_factory=dict)
     asked: int = 0
+    written: int = 0
     failures: Counter = field(default_factory=Counter)
     seconds: float = 0.0
     stopped: str = ""
 
     @property
     def tokens(self) -> int:
-        return sum(answer.tokens for answer in self.answers.values())
+        """Tokens read and written for all answers, those of earlier sittings included."""
+        return sum(answer.cost for answer in self.answers.values())
+
+    @property
+    def speed(self) -> float:
+        """Tokens written a second in this sitting."""
+        return self.written / self.seconds if self.seconds else 0.0
 
 
 class AnswerLog:
@@ -105,21 +119,22 @@ def run(
     sampling: Mapping[str, object],
     *,
     what: str = "answers",
-    concurrency: int = 32,
+    concurrency: int,
     budget: int | None = None,
 ) -> Run:
     """Have all `requests` answered that the log has no answer to.
 
     Args:
-        sampling: model, max_tokens and temperature; another sampling asks anew.
+        sampling: model, max_tokens and temperature, and what else tells models apart; another sampling asks anew.
         what: the name of the progress bar.
         concurrency: requests under way at once.
-        budget: stop when the tokens of all answers, those in the log included, reach this.
+        budget: ask no more when the tokens read and written for all answers, those in the log included, reach this;
+            what is under way then comes on top.
     """
     keys = {request.id: request.fingerprint(sampling) for request in requests}
     result = Run({a.id: a for a in answers if keys.get(a.id) == a.request})
     due = deque(request for request in requests if request.id not in result.answers)
-    began, in_a_row = time.monotonic(), 0
+    began, in_a_row, spent = time.monotonic(), 0, result.tokens
 
     def answer(request: Request) -> Answer:
         sent = time.monotonic()
@@ -132,7 +147,7 @@ def run(
             extra={"response_format": {"type": "json_schema", "json_schema": shape}},
         )
         seconds = round(time.monotonic() - sent, 3)
-        found = Answer(request.id, keys[request.id], reply.text, reply.tokens, seconds)
+        found = Answer(request.id, keys[request.id], reply.text, reply.tokens, seconds, reply.prompt_tokens)
         # Here and not where the answers are gathered: an interrupt ends the gathering, not what is under way.
         answers.append(found, request, sampling)
         return found
@@ -144,7 +159,7 @@ def run(
         under_way: dict[Future, Request] = {}
         try:
             while True:
-                if due and budget is not None and result.tokens >= budget:
+                if due and budget is not None and spent >= budget:
                     result.stopped = f"the budget of {budget:,} tokens is spent"
                 while due and len(under_way) < concurrency and not result.stopped:
                     request = due.popleft()
@@ -161,8 +176,11 @@ def run(
                         result.failures[" ".join(str(error).split())[:200]] += 1
                         in_a_row += 1
                     else:
-                        result.answers[request.id], in_a_row = future.result(), 0
+                        result.answers[request.id] = found = future.result()
+                        result.written, spent, in_a_row = result.written + found.tokens, spent + found.cost, 0
                         progress.update()
+                        if budget is not None and found.prompt_tokens is None:
+                            result.stopped = "the endpoint does not count tokens: ask it without a budget"
                 if in_a_row >= MAX_FAILURES:
                     result.stopped = f"{in_a_row} requests failed in a row: {result.failures.most_common(1)[0][0]}"
         except BaseException:

@@ -4,11 +4,13 @@ In: chats in the form `[{"role", "content"}]`. Out: `Reply`, or `ChatError` with
 `openai` package; works with any server that speaks its protocol.
 """
 
+import ipaddress
 import json
 import re
 from collections.abc import Container, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 import openai
 from openai.types import CompletionUsage, Model
@@ -42,17 +44,19 @@ class ChatClient:
     connection, 408, 409, 429, 5xx) is sent again up to `retries` times, after pauses that double. The methods raise
     ChatError, and take as `extra` what the server knows beyond OpenAI's protocol, such as vLLM's `stop_token_ids`. What
     a request leaves open (top_p, top_k, stop tokens) vLLM takes from the checkpoint's generation_config.json.
+    A proxy of the environment holds for addresses beyond this machine.
     """
 
     def __init__(self, base_url: str, api_key: str, model: str, timeout: float = 120, retries: int = 0):
         self.base_url, self.model = base_url, model
-        # trust_env=False: a proxy of the environment must not come between two processes on one machine.
+        # A proxy of the environment must not come between two processes on one machine.
+        environment = not _on_this_machine(base_url)
         self._client = openai.OpenAI(
             base_url=base_url,
             api_key=api_key,
             timeout=timeout,
             max_retries=retries,
-            http_client=openai.DefaultHttpxClient(trust_env=False),
+            http_client=openai.DefaultHttpxClient(trust_env=environment),
             # A server closes an idle connection (vLLM after 5 s), and a request sent at that moment is lost.
             default_headers={"Connection": "close"},
         )
@@ -243,6 +247,15 @@ def _reply(text: str, finish_reason: str | None, usage: CompletionUsage | None) 
         return Reply(text.strip(), stopped, 0)
     # The server counts the stop token; `Reply.tokens` are her words alone.
     return Reply(text.strip(), stopped, usage.completion_tokens - stopped, usage.prompt_tokens)
+
+
+def _on_this_machine(address: str) -> bool:
+    host = urlsplit(address).hostname or ""
+    try:
+        number = ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return number.is_loopback or number.is_unspecified
 
 
 def _defused(messages: Chat) -> list[dict[str, str]]:

@@ -33,7 +33,8 @@ def endpoint_client(
     if endpoint == OWN:
         base = resolve_base_model(model or base_model)
         with VLLMServer(base.path, "judge", logs, **options) as server:
-            yield ChatClient(server.base_url, server.api_key, "judge", timeout=600, retries=5), base.sha256
+            # On a CPU 48 answers of 700 tokens that are written at once take a quarter of an hour each.
+            yield ChatClient(server.base_url, server.api_key, "judge", timeout=3600, retries=5), base.sha256
         return
     yield client_of(endpoint, model), ""
 
