@@ -823,6 +823,22 @@ def test_consent_taken_back_and_everything_deleted(make, store, tmp_path):
     assert len(kenta.account.turns()) == 1
 
 
+@pytest.mark.parametrize("umask", [0o022, 0o000])
+def test_what_is_handed_over_can_be_read_by_its_owner_only(make, umask):
+    bot = make()
+    Commands(bot).run("/consent on")
+    answer(bot, "犬の名前はモカだよ")
+    before = os.umask(umask)
+    try:
+        Commands(bot).run("/export")
+    finally:
+        os.umask(before)
+    folder = bot.log.folder
+    assert {path.stat().st_mode & 0o777 for path in (folder, folder.parent)} == {0o700}
+    assert len(files := list(folder.iterdir())) == 2
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+
+
 def test_to_forget_takes_back_what_was_handed_over(make):
     bot = make()
     Commands(bot).run("/consent on")
