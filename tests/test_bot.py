@@ -818,9 +818,29 @@ def test_consent_taken_back_and_everything_deleted(make, store, tmp_path):
     assert Commands(kenta).run("/delete はい") == "あなたの記録をすべて消しました。"
     assert not folder.exists()
     assert kenta.account.turns() == [] and len(mio.account.turns()) == 1
+    assert kenta.account.guard is None or '"minor":false' in kenta.account.guard
     assert b"".join(f.read_bytes() for f in tmp_path.rglob("*") if f.is_file()).count("四角いおにぎり".encode()) == 0
     answer(kenta, "おはよう")
     assert len(kenta.account.turns()) == 1
+
+
+def test_who_said_to_be_under_age_stays_so_after_deleting_everything_and_nothing_of_it_is_kept(make):
+    bot = make()
+    answer(bot, "実は私、14歳です")
+    assert (
+        Commands(bot)
+        .run("/delete はい")
+        .endswith("18歳未満だと聞いたことだけは、記録に残さずに、このおしゃべりが終わるまで守ります。")
+    )
+    Commands(bot).run("/level lover")
+    answer(bot, "おはよう")
+    assert bot.level == "friend" and [piece.by for piece in answer(bot, "キスして")[0]] == ["guard"]
+    assert "18歳未満" in Commands(bot).run("/delete はい")
+    bot.pin("lover")
+    answer(bot, "おはよう")
+    assert (bot.level, make().level) == ("friend", "lover"), "nothing is kept"
+    answer(bot, "だから14歳だって")
+    assert make().level == "friend", "said anew"
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o000])

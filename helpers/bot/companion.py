@@ -24,6 +24,7 @@ from helpers.replies import Reply
 from helpers.safety.crisis import recognise
 from helpers.safety.disclosure import STRICTEST, profile
 from helpers.safety.guard import Checked, Decision, Guard, GuardState, Register
+from helpers.safety.minors import says_minor
 from helpers.serve.client import ChatClient, ChatError, ContextOverflow
 from helpers.serve.dotenv_file import BotSettings
 
@@ -102,11 +103,12 @@ class Bot:
         self._context, self._length = context, None
         self._max_tokens, self._temperature, self._seed = max_tokens, temperature, seed
 
-    def _meet(self, store: Store, user: str) -> None:
+    def _meet(self, store: Store, user: str, minor: bool = False) -> None:
+        """Begin with a user; `minor` is what this talk alone knows, and is not kept."""
         self.account = store.account(user, self.card.reading, self.clock())
         self.memories = Memories(self.account)
         self.log = ChatLog(self.account, store.path.parent / "exports")
-        self._guard = Guard(self.card, self._profile, self.clock)
+        self._guard, self._minor = Guard(self.card, self._profile, self.clock), minor
 
     @property
     def level(self) -> Level:
@@ -179,6 +181,8 @@ class Bot:
         words = readable(words)
         if len(words) > 2 * MAX_WORDS:
             words = f"{words[:MAX_WORDS]}\n{words[-MAX_WORDS:]}"
+        if says_minor(words, self._guard.state.asked_age) is not None:
+            self._minor = False  # said anew, and kept again
         decision = self._guard.before(words, register)
         try:
             if decision.first:
@@ -200,9 +204,10 @@ class Bot:
     def delete(self) -> None:
         """Delete all that is kept of the user, with every companion, and begin anew."""
         self.log.delete_files()
-        store, user = self.account.store, self.account.user
+        store, user, minor = self.account.store, self.account.user, self._guards_state().minor
         store.delete(user)
-        self._meet(store, user)
+        self._meet(store, user, minor)
+        return minor
 
     # -- One turn --------------------------------------------------------------------------------------------------
 
@@ -212,10 +217,12 @@ class Bot:
 
     def _guards_state(self) -> GuardState:
         kept = self.account.guard
-        return GuardState.model_validate_json(kept) if kept else GuardState()
+        state = GuardState.model_validate_json(kept) if kept else GuardState()
+        return state.model_copy(update={"minor": True}) if self._minor else state
 
     def _keep_guards_state(self) -> None:
-        self.account.guard = self._guard.state.model_dump_json()
+        state = self._guard.state
+        self.account.guard = (state.model_copy(update={"minor": False}) if self._minor else state).model_dump_json()
 
     def _about(self, words: str) -> str:
         """What is talked about: these words and the user's words before them."""
