@@ -1081,6 +1081,16 @@ def wrong_dotenv(text):
             wrong_dotenv(DOTENV.format(url="http://127.0.0.1:9/v1").encode() + b"COMPANION_EXPERTS=sad:x\n"),
             "'sad:x' in COMPANION_EXPERTS",
         ),
+        (
+            ["--env", "wrong.env"],
+            wrong_dotenv(DOTENV.format(url="http://127.0.0.1:9/v1").replace("KEY=b", "KEY=かぎ").encode()),
+            "LOCAL_MODEL_API_KEY with blanks or letters beyond ASCII",
+        ),
+        (
+            ["--env", "wrong.env"],
+            wrong_dotenv(DOTENV.format(url="http://127.0.0.1:9/v1").replace("KEY=b", "KEY=ｋｅｙ").encode()),
+            "LOCAL_MODEL_API_KEY with blanks or letters beyond ASCII",
+        ),
         ([], broken_database, "is damaged"),
         ([], newer_database, "has schema version 2"),
         ([], Path.mkdir, "cannot be opened: Is a directory"),
@@ -1098,6 +1108,34 @@ def test_a_talk_that_cannot_begin_is_one_sentence(env, tmp_path, capsys, monkeyp
     error = capsys.readouterr().err
     assert sentence in error
     assert error.count("\n") == 1
+
+
+def nobody():
+    raise KeyError("getpwuid(): uid not found: 4711")
+
+
+def forbidden(*_, **__):
+    raise PermissionError(13, "Permission denied")
+
+
+@pytest.mark.parametrize(
+    ("broken", "arguments", "sentence"),
+    [
+        ("getpass.getuser", [], "knows no login name of yours: say who you are with --user"),
+        ("getpass.getuser", ["--user", "健太"], ""),
+        ("helpers.serve.dotenv_file.dotenv_values", ["--user", "健太"], "cannot be read (Permission denied)"),
+    ],
+)
+def test_a_machine_without_a_name_and_a_file_that_must_not_be_read_are_one_sentence(
+    env, tmp_path, capsys, monkeypatch, broken, arguments, sentence
+):
+    monkeypatch.setattr(broken, nobody if "getuser" in broken else forbidden)
+    monkeypatch.setattr("builtins.input", lambda _: "/quit")
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(reconfigure=lambda **_: None))
+    monkeypatch.setattr(sys.stdout, "reconfigure", lambda **_: None, raising=False)
+    assert main(["--env", str(env), "--db", str(tmp_path / "companion.db"), *arguments]) == bool(sentence)
+    error = capsys.readouterr().err
+    assert sentence in error and error.count("\n") == bool(sentence)
 
 
 def test_an_expert_that_is_not_served_and_experts_of_no_run_are_said_at_the_start(

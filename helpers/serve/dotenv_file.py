@@ -47,16 +47,18 @@ def read_dotenv(path: Path) -> BotSettings:
     """Read the file. The environment plays no part: what is in the file is what is used.
 
     Raises:
-        DotenvError: no such file, no text in UTF-8, another provider than local, a value that is missing, no URL, or no
-            list of experts.
+        DotenvError: no such file, one that cannot be read, no text in UTF-8, another provider than local, a value that
+            is missing, no URL, a key that no header can carry, or no list of experts.
     """
-    if not path.is_file():
-        raise DotenvError(
-            f"There is no {path}: copy .env.example and fill it in, or start her with "
-            "`python -m helpers.serve.trained`, which writes one."
-        )
     try:
+        if not path.is_file():
+            raise DotenvError(
+                f"There is no {path}: copy .env.example and fill it in, or start her with "
+                "`python -m helpers.serve.trained`, which writes one."
+            )
         values = dotenv_values(path, interpolate=False)
+    except OSError as error:
+        raise DotenvError(f"{path} cannot be read ({error.strerror}): make it readable for yourself.") from error
     except UnicodeDecodeError as error:
         raise DotenvError(f"{path.name} is not UTF-8 (at byte {error.start + 1}): save it as UTF-8.") from error
     provider = values.get("DEFAULT_LLM_PROVIDER")
@@ -70,9 +72,19 @@ def read_dotenv(path: Path) -> BotSettings:
     url = values["LOCAL_MODEL_URL"]
     if not _ADDRESS.fullmatch(url):
         raise DotenvError(f"{path.name} has LOCAL_MODEL_URL={url}, which is no http:// address.")
+    if not can_be_key(values["LOCAL_MODEL_API_KEY"]):
+        raise DotenvError(
+            f"{path.name} has a LOCAL_MODEL_API_KEY with blanks or letters beyond ASCII, which no server can be sent: "
+            "take the server's own."
+        )
     return BotSettings(
         **{name: values[key] for name, key in KEYS.items()}, experts=_experts(path, values.get(EXPERTS) or "")
     )
+
+
+def can_be_key(text: str) -> bool:
+    """Whether a header can carry `text` as a server's key."""
+    return re.fullmatch(r"[!-~]+", text) is not None
 
 
 def _experts(path: Path, text: str) -> dict[str, str]:
