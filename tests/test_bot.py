@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from helpers.bot import commands as bot_commands
@@ -23,7 +24,8 @@ from helpers.bot import companion, history, voices
 from helpers.bot.__main__ import main
 from helpers.bot.commands import is_command
 from helpers.bot.companion import MAX_WORDS, BadWords, Bot, clean
-from helpers.bot.history import SummaryError, Window, summarise
+from helpers.bot.history import Length, SummaryError, Window, summarise
+from helpers.bot.memory import Memories
 from helpers.bot.noticing import Fact, by_model
 from helpers.bot.store import Event, Store, StoreError, Turn
 from helpers.bot.voices import Voices
@@ -429,7 +431,84 @@ def test_a_server_that_tells_no_limit_is_believed_when_it_refuses(make, other_se
     assert bot.account.summary[1] > 0
 
 
-@pytest.mark.parametrize("told", [{"DUMMY_LIMIT": "700"}, {}])
+SUMMARY = "相手は三日続けて雨に降られたと話した。"
+
+
+class Reader:
+    """A server that reads `most` characters, counts what it is asked, and tells its limit or not."""
+
+    def __init__(self, most, tells, summary="相手は雨に降られたと話した。"):
+        self.most, self.summary, self.asked, self.written = most, summary, 0, 0
+        self.context, self.count = (lambda: most if tells else None), (self._count if tells else lambda chat: None)
+
+    def _count(self, chat):
+        self.asked += 1
+        return sum(len(message["content"]) for message in chat)
+
+    def read(self, chat):
+        if self._count(chat) > self.most:
+            raise ContextOverflow("too long")
+
+    def reply(self, chat, **_):
+        self.read(chat)
+        self.written += 1
+        return Reply(self.summary, True, 9)
+
+
+@pytest.mark.parametrize("tells", [True, False])
+@pytest.mark.parametrize(("summary", "most_written"), [("相手は雨に降られたと話した。", 2), ("むり", 9)])
+def test_a_correction_after_a_thousand_exchanges_asks_little(store, tells, summary, most_written):
+    account, card, server = store.account("健太", "sakura", NOW), load_persona(), Reader(2000, tells, summary)
+    memories = Memories(account, embed=lambda texts: np.ones((len(texts), 1), np.float32))
+    number = memories.add(Fact("犬の名前はモカ"), "command", NOW).number
+    with store.transaction():
+        for day in range(1000):
+            account.add_turn(Turn(NOW, f"{day}日目も雨だった" + "雨" * (day % 40), "そうだね", "friend"))
+    account.summary = ("相手はモカという犬を飼っている", 980)
+    memories.correct(number, "犬の名前はココ", NOW)
+    window = Window(server, card, account, "明日は？", str)
+    window.fit(Length(server), 120)
+    while True:  # as a turn does
+        try:
+            server.read(window.chat())
+            break
+        except ContextOverflow:
+            window.shorten()
+    assert server.asked <= 40 and server.written <= most_written
+    assert len(window.chat()) > 20 and "モカ" not in str(window.chat())
+    assert any("見えなくなりました" in notice for notice in window.notices)
+    if most_written == 2:
+        assert server.asked <= 20 and account.summary[0] == summary and 900 < account.summary[1] < 1000
+
+
+def test_a_finished_summary_is_kept_though_the_turn_fails(make, other_server):
+    found = other_server(DUMMY_LIMIT="700", DUMMY_CONTEXT="700", DUMMY_SUMMARY=SUMMARY).settings
+    bot = make(found=found, max_tokens=60)
+    for number in range(3):
+        answer(bot, f"[say]{number}日目も雨だった。" + "雨" * 20)
+    turns, events = bot.account.turns(), bot.account.events()
+    assert bot.account.summary == ("", 0)
+    with pytest.raises(ChatError, match="broke off"):
+        answer(bot, "[break]" + "雨" * 300)
+    assert bot.account.summary[0] == SUMMARY and bot.account.summary[1] > 0
+    assert (bot.account.turns(), bot.account.events()) == (turns, events)
+
+
+@pytest.mark.parametrize("drop", [lambda m: m.correct(1, "犬の名前はココ", NOW), lambda m: m.forget(1)])
+def test_a_summary_that_is_dropped_while_she_is_asked_does_not_come_back(make, drop):
+    account = (bot := make()).account
+    bot.memories.add(Fact("犬の名前はモカ"), "command", NOW)
+    for number in range(4):
+        account.add_turn(Turn(NOW, f"{number}日目も雨だった", "そうだね", "friend"))
+    account.summary = ("相手はモカという犬を飼っている", 1)
+    window = Window(Reader(3000, False, "相手はモカという犬と雨の話をした。"), bot.card, account, "明日は？", str)
+    drop(bot.memories)
+    window.shorten()
+    window.keep()
+    assert account.summary[0] == ""
+
+
+@pytest.mark.parametrize("told", [{"DUMMY_LIMIT": "700"}, {}, {"DUMMY_SUMMARY": SUMMARY}])
 def test_a_message_that_does_not_fit_leaves_the_talk_as_it_was(make, other_server, told):
     bot = make(found=other_server(DUMMY_CONTEXT="700", **told).settings, max_tokens=60)
     answer(bot, "おはよう")

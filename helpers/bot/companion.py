@@ -2,7 +2,8 @@
 
 In: a server's settings, a persona card, a database, a user's name. Out: `Bot.say`, which yields what is to be shown as
 it comes: the guard's words first, where it has something to say, then hers, sentence by sentence, each after the guard
-has read it. A turn that fails leaves no trace in the talk; what the guard has understood it keeps all the same.
+has read it. A turn that fails leaves no trace in the talk; what the guard has understood it keeps all the same, and a
+summary that was finished.
 """
 
 import unicodedata
