@@ -40,7 +40,7 @@ from helpers.replies import Reply
 from helpers.safety.crisis import Crisis
 from helpers.safety.guard import Guard
 from helpers.serve.client import ChatClient, ChatError, ContextOverflow
-from helpers.serve.dotenv_file import BotSettings, write_dotenv
+from helpers.serve.dotenv_file import BotSettings, read_dotenv, write_dotenv
 from helpers.serve.router import Router
 from helpers.serve.server import pick_port
 from helpers.settings import ROOT
@@ -422,7 +422,7 @@ def test_without_a_summary_the_oldest_are_left_out_and_the_user_is_told(make, ot
     assert len(bot.account.turns()) == 8
 
 
-@pytest.mark.parametrize("like", ["vllm", "llama.cpp", "openai", "ollama", "gateway", "late"])
+@pytest.mark.parametrize("like", ["vllm", "llama.cpp", "openai", "gateway", "late"])
 def test_a_server_that_tells_no_limit_is_believed_when_it_refuses(make, other_server, like):
     bot = make(found=other_server(DUMMY_CONTEXT="700", DUMMY_LIKE=like).settings, max_tokens=60)
     for number in range(8):
@@ -432,6 +432,49 @@ def test_a_server_that_tells_no_limit_is_believed_when_it_refuses(make, other_se
 
 
 SUMMARY = "相手は三日続けて雨に降られたと話した。"
+
+
+def test_a_server_that_leaves_out_the_oldest_without_a_word_is_noticed(make, other_server):
+    found = other_server(DUMMY_CONTEXT="700", DUMMY_LIKE="ollama", DUMMY_SUMMARY=SUMMARY).settings
+    bot, told = make(found=found, max_tokens=60), []
+    for number in range(20):
+        answer(bot, f"[say]{number}日目も雨だった。" + "雨" * (40 + 7 * number % 20))
+        told.append([notice for notice in bot.notices if "COMPANION_CONTEXT" in notice])
+    noticed = [number for number, notices in enumerate(told) if notices]
+    assert len(noticed) == 1, "once"
+    assert bot.account.summary[0] == SUMMARY
+    window = bot._window(Turn(NOW, "明日は？", "", "stranger"), [], bot._guard.before("明日は？"))
+    assert len("".join(message["content"] for message in window.chat())) <= 700
+    assert len(bot.account.turns()) == 20
+
+
+def test_a_server_that_reads_all_or_counts_what_is_not_cached_is_not_taken_for_one():
+    def read(*tokens):
+        chat = [{"role": "system", "content": "さくら"}, {"role": "user", "content": "雨"}]
+        length, said = Length(SimpleNamespace(context=lambda: None)), []
+        for count in tokens:
+            said.append(length.learn(chat, count))
+            chat = [*chat, {"role": "assistant", "content": "うん"}, {"role": "user", "content": "雨"}]
+        return said, length.limit
+
+    assert read(100, 110, 120) == ([False] * 3, None)
+    assert read(900, 60, 70, 60, 0, None, 65) == ([False] * 7, None)
+    assert read(900, 960, 950) == ([False, False, True], 960)
+    length = Length(SimpleNamespace(context=lambda: None))
+    assert not any(length.learn([{"role": "user", "content": "雨"}] * 3, count) for count in (100, 90, 80))
+
+
+def test_the_context_is_what_the_user_says_then_what_the_file_says(make, other_server):
+    found = replace(other_server(DUMMY_CONTEXT="700", DUMMY_LIKE="ollama", DUMMY_SUMMARY=SUMMARY).settings, context=700)
+    bot, told = make(found=found, max_tokens=60), []
+    for number in range(8):
+        answer(bot, f"[say]{number}日目も雨だった。" + "雨" * 40)
+        told += bot.notices
+    assert (told, bot.account.summary[0]) == ([], SUMMARY)
+    wide = make("美緒", found, max_tokens=60, context=4000)
+    for number in range(4):
+        answer(wide, f"[say]{number}日目も雨だった。" + "雨" * 40)
+    assert (wide._length.limit, bot._length.limit) == (4000, 700)
 
 
 class Reader:
@@ -1170,6 +1213,11 @@ def wrong_dotenv(text):
             wrong_dotenv(DOTENV.format(url="http://127.0.0.1:9/v1").replace("KEY=b", "KEY=ｋｅｙ").encode()),
             "LOCAL_MODEL_API_KEY with blanks or letters beyond ASCII",
         ),
+        (
+            ["--env", "wrong.env"],
+            wrong_dotenv(DOTENV.format(url="http://127.0.0.1:9/v1").encode() + b"COMPANION_CONTEXT=4k\n"),
+            "COMPANION_CONTEXT=4k, which is no number of tokens",
+        ),
         ([], broken_database, "is damaged"),
         ([], newer_database, "has schema version 2"),
         ([], Path.mkdir, "cannot be opened: Is a directory"),
@@ -1215,6 +1263,11 @@ def test_a_machine_without_a_name_and_a_file_that_must_not_be_read_are_one_sente
     assert main(["--env", str(env), "--db", str(tmp_path / "companion.db"), *arguments]) == bool(sentence)
     error = capsys.readouterr().err
     assert sentence in error and error.count("\n") == bool(sentence)
+
+
+def test_the_context_stands_in_the_file(server, tmp_path):
+    settings = replace(server.settings, context=4096)
+    assert read_dotenv(write_dotenv(tmp_path / "bot.env", settings)) == settings
 
 
 def test_an_expert_that_is_not_served_and_experts_of_no_run_are_said_at_the_start(

@@ -131,7 +131,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--noticing", choices=("rules", "model", "off"), default="rules", help="how she notices what to remember"
     )
     parser.add_argument(
-        "--context", type=int, help="tokens of prompt and reply together (default: what the server says)"
+        "--context",
+        type=int,
+        help="tokens of prompt and reply together (default: COMPANION_CONTEXT in .env, else what the server says)",
     )
     parser.add_argument("--timeout", type=float, default=60, help="seconds of silence until the server is given up")
     options = parser.parse_args(arguments)

@@ -31,6 +31,10 @@ from helpers.serve.dotenv_file import BotSettings
 
 MAX_WORDS = 2000  # letters in one message
 Noticing = Literal["rules", "model", "off"]
+_CUT = (
+    "会話がサーバーに入りきらず、古いやりとりが{}に届かなかったので、次からは短くして送ります。"
+    "（.env の COMPANION_CONTEXT に長さを書いておくと、はじめからそうします）"
+)
 MINORS_MOST: Level = "friend"  # how close she comes to somebody who said that they are under age
 
 
@@ -62,7 +66,7 @@ class Bot:
         noticing: how memories are made of what the user says without being asked: by "rules", by the "model" (where
             the server knows structured output; else by rules, and the user is told), or not ("off").
         most_memories: how many memories she is told at a time.
-        context: tokens of prompt and reply together; None asks the server.
+        context: tokens of prompt and reply together; None takes the settings', and without one there asks the server.
         timeout: seconds of silence after which the server is given up.
 
     Attributes:
@@ -101,7 +105,7 @@ class Bot:
         self._meet(store, user)
         self.notices: list[str] = []
         self._emotion, self._noticing, self._most_memories = emotion, noticing, most_memories
-        self._context, self._length = context, None
+        self._context, self._length = settings.context if context is None else context, None
         self._max_tokens, self._temperature, self._seed = max_tokens, temperature, seed
 
     def _meet(self, store: Store, user: str, minor: bool = False) -> None:
@@ -202,8 +206,9 @@ class Bot:
         self.log.delete_files()
         return forgotten
 
-    def delete(self) -> None:
-        """Delete all that is kept of the user, with every companion, and begin anew."""
+    def delete(self) -> bool:
+        """Delete all that is kept of the user, with every companion, and begin anew. Whether they said that they are
+        under age: until this talk ends she treats them so, and nothing of it is kept."""
         self.log.delete_files()
         store, user, minor = self.account.store, self.account.user, self._guards_state().minor
         store.delete(user)
@@ -260,7 +265,8 @@ class Bot:
             except ContextOverflow:
                 window.shorten()
         reply = replies[0] if replies else Reply(checked.text, True, 0)
-        self._length.learn(chat, reply.prompt_tokens)
+        if self._length.learn(chat, reply.prompt_tokens):
+            window.notices.append(_CUT.format(self.card.name))
         if not checked.text.strip():
             raise ChatError("She said nothing: say it again, or in other words.")
         return replace(reply, text=checked.text.strip()), checked.reason is not None

@@ -33,11 +33,13 @@ class Length:
     prompt; before that, one token a character, which is too many.
 
     Attributes:
-        limit: tokens of prompt and reply together; None if the server does not say.
+        limit: tokens of prompt and reply together; None as long as nobody says.
     """
 
     def __init__(self, client: ChatClient, limit: int | None = None):
         self._client, self._asks, self._ratio = client, True, 1.0
+        self._last: tuple[Chat, int] = ([], 0)
+        self._most = 0
         self.limit = client.context() if limit is None else limit
 
     def of(self, chat: Chat) -> int:
@@ -47,10 +49,19 @@ class Length:
             self._asks = False
         return round(_chars(chat) * self._ratio)
 
-    def learn(self, chat: Chat, tokens: int | None) -> None:
-        """The server read `chat` as so many tokens."""
-        if tokens:
-            self._ratio = tokens / max(_chars(chat), 1)
+    def learn(self, chat: Chat, tokens: int | None) -> bool:
+        """The server read `chat` as so many tokens. Whether it has left out the oldest of it without a word, as Ollama
+        does: it read no more of it than of the chat before, to which this one adds. What it has read at most is then
+        the `limit`. A count of less than half of that is none of the whole prompt, but of what was not cached."""
+        if not tokens:
+            return False
+        (before, read), self._last = self._last, (chat, tokens)
+        self._most = max(self._most, tokens)
+        cut = tokens <= read and self._most < 2 * tokens and _adds(chat, before)
+        if cut:
+            self.limit = tokens = self._most
+        self._ratio = tokens / max(_chars(chat), 1)
+        return cut
 
 
 class Window:
@@ -201,6 +212,12 @@ def _asked(card: PersonaCard, summary: str, turns: Sequence[Turn], corrected: Se
     before = [f"これより前のこと：{summary}"] if summary else []
     instruction = _INSTRUCTION + (_CORRECTED.format("／".join(corrected)) if corrected else "")
     return [{"role": "system", "content": instruction}, {"role": "user", "content": "\n".join([*before, *said])}]
+
+
+def _adds(chat: Chat, before: Chat) -> bool:
+    """Whether all of `before` stands in `chat`, behind a system prompt as long at least, and more."""
+    same = 1 < len(before) < len(chat) and chat[1 : len(before)] == before[1:]
+    return same and len(chat[0]["content"]) >= len(before[0]["content"])
 
 
 def _chars(chat: Chat) -> int:
