@@ -39,12 +39,14 @@ TRICKS = {
 @dataclass(frozen=True)
 class Manner:
     """How a server answers a chat that is longer than its context (the status and the error), and a name that it does
-    not know; the status of /tokenize, if it has none; an ending that a name may lack in a request."""
+    not know; the status of /tokenize, if it has none; an ending that a name may lack in a request; whether it leaves
+    out the oldest messages of such a chat without a word, and refuses it only if that is not enough."""
 
     too_long: tuple[int, dict]
     unknown: str = "The model `{}` does not exist."
     tokenize: int = 404
     tag: str = ""
+    cuts: bool = False
 
 
 MANNERS = {
@@ -60,10 +62,11 @@ MANNERS = {
         tokenize=401,
     ),
     "ollama": Manner(
-        (400, {"message": "the input length exceeds the context length"}),
+        (400, {"message": '{"error":{"code":400,"message":"request (9 tokens) exceeds the available context size"}}'}),
         unknown='model "{}" not found',
         tokenize=405,
         tag=":latest",
+        cuts=True,
     ),
     "gateway": Manner((413, {"message": "Request Entity Too Large"}), tokenize=501),
     # The status is sent before the prompt is read, and the error as the first event of the stream.
@@ -77,6 +80,14 @@ lock = threading.Lock()
 
 def characters(messages):
     return sum(len(m["content"]) for m in messages)
+
+
+def cut(messages):
+    """Without the oldest messages, until it fits; the system's and the last one stay (Ollama, server/prompt.go)."""
+    kept = list(messages)
+    while characters(kept) > CONTEXT and (old := next((m for m in kept[:-1] if m["role"] != "system"), None)):
+        kept.remove(old)
+    return kept
 
 
 def metrics():
@@ -129,6 +140,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if LIKE.cuts:
+            request["messages"] = cut(request["messages"])
         if self.path == "/tokenize" and "DUMMY_LIMIT" in os.environ:
             self._send(200, {"count": characters(request["messages"]), "max_model_len": CONTEXT, "tokens": []})
         elif self.path == "/tokenize" and LIKE.tokenize != 404:

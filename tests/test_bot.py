@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from helpers.bot import commands as bot_commands
@@ -23,7 +24,8 @@ from helpers.bot import companion, history, voices
 from helpers.bot.__main__ import main
 from helpers.bot.commands import is_command
 from helpers.bot.companion import MAX_WORDS, BadWords, Bot, clean
-from helpers.bot.history import SummaryError, Window, summarise
+from helpers.bot.history import Length, SummaryError, Window, summarise
+from helpers.bot.memory import Memories
 from helpers.bot.noticing import Fact, by_model
 from helpers.bot.store import Event, Store, StoreError, Turn
 from helpers.bot.voices import Voices
@@ -38,7 +40,7 @@ from helpers.replies import Reply
 from helpers.safety.crisis import Crisis
 from helpers.safety.guard import Guard
 from helpers.serve.client import ChatClient, ChatError, ContextOverflow
-from helpers.serve.dotenv_file import BotSettings, write_dotenv
+from helpers.serve.dotenv_file import BotSettings, read_dotenv, write_dotenv
 from helpers.serve.router import Router
 from helpers.serve.server import pick_port
 from helpers.settings import ROOT
@@ -420,7 +422,7 @@ def test_without_a_summary_the_oldest_are_left_out_and_the_user_is_told(make, ot
     assert len(bot.account.turns()) == 8
 
 
-@pytest.mark.parametrize("like", ["vllm", "llama.cpp", "openai", "ollama", "gateway", "late"])
+@pytest.mark.parametrize("like", ["vllm", "llama.cpp", "openai", "gateway", "late"])
 def test_a_server_that_tells_no_limit_is_believed_when_it_refuses(make, other_server, like):
     bot = make(found=other_server(DUMMY_CONTEXT="700", DUMMY_LIKE=like).settings, max_tokens=60)
     for number in range(8):
@@ -429,7 +431,127 @@ def test_a_server_that_tells_no_limit_is_believed_when_it_refuses(make, other_se
     assert bot.account.summary[1] > 0
 
 
-@pytest.mark.parametrize("told", [{"DUMMY_LIMIT": "700"}, {}])
+SUMMARY = "相手は三日続けて雨に降られたと話した。"
+
+
+def test_a_server_that_leaves_out_the_oldest_without_a_word_is_noticed(make, other_server):
+    found = other_server(DUMMY_CONTEXT="700", DUMMY_LIKE="ollama", DUMMY_SUMMARY=SUMMARY).settings
+    bot, told = make(found=found, max_tokens=60), []
+    for number in range(20):
+        answer(bot, f"[say]{number}日目も雨だった。" + "雨" * (40 + 7 * number % 20))
+        told.append([notice for notice in bot.notices if "COMPANION_CONTEXT" in notice])
+    noticed = [number for number, notices in enumerate(told) if notices]
+    assert len(noticed) == 1, "once"
+    assert bot.account.summary[0] == SUMMARY
+    window = bot._window(Turn(NOW, "明日は？", "", "stranger"), [], bot._guard.before("明日は？"))
+    assert len("".join(message["content"] for message in window.chat())) <= 700
+    assert len(bot.account.turns()) == 20
+
+
+def test_a_server_that_reads_all_or_counts_what_is_not_cached_is_not_taken_for_one():
+    def read(*tokens):
+        chat = [{"role": "system", "content": "さくら"}, {"role": "user", "content": "雨"}]
+        length, said = Length(SimpleNamespace(context=lambda: None)), []
+        for count in tokens:
+            said.append(length.learn(chat, count))
+            chat = [*chat, {"role": "assistant", "content": "うん"}, {"role": "user", "content": "雨"}]
+        return said, length.limit
+
+    assert read(100, 110, 120) == ([False] * 3, None)
+    assert read(900, 60, 70, 60, 0, None, 65) == ([False] * 7, None)
+    assert read(900, 960, 950) == ([False, False, True], 960)
+    length = Length(SimpleNamespace(context=lambda: None))
+    assert not any(length.learn([{"role": "user", "content": "雨"}] * 3, count) for count in (100, 90, 80))
+
+
+def test_the_context_is_what_the_user_says_then_what_the_file_says(make, other_server):
+    found = replace(other_server(DUMMY_CONTEXT="700", DUMMY_LIKE="ollama", DUMMY_SUMMARY=SUMMARY).settings, context=700)
+    bot, told = make(found=found, max_tokens=60), []
+    for number in range(8):
+        answer(bot, f"[say]{number}日目も雨だった。" + "雨" * 40)
+        told += bot.notices
+    assert (told, bot.account.summary[0]) == ([], SUMMARY)
+    wide = make("美緒", found, max_tokens=60, context=4000)
+    for number in range(4):
+        answer(wide, f"[say]{number}日目も雨だった。" + "雨" * 40)
+    assert (wide._length.limit, bot._length.limit) == (4000, 700)
+
+
+class Reader:
+    """A server that reads `most` characters, counts what it is asked, and tells its limit or not."""
+
+    def __init__(self, most, tells, summary="相手は雨に降られたと話した。"):
+        self.most, self.summary, self.asked, self.written = most, summary, 0, 0
+        self.context, self.count = (lambda: most if tells else None), (self._count if tells else lambda chat: None)
+
+    def _count(self, chat):
+        self.asked += 1
+        return sum(len(message["content"]) for message in chat)
+
+    def read(self, chat):
+        if self._count(chat) > self.most:
+            raise ContextOverflow("too long")
+
+    def reply(self, chat, **_):
+        self.read(chat)
+        self.written += 1
+        return Reply(self.summary, True, 9)
+
+
+@pytest.mark.parametrize("tells", [True, False])
+@pytest.mark.parametrize(("summary", "most_written"), [("相手は雨に降られたと話した。", 2), ("むり", 9)])
+def test_a_correction_after_a_thousand_exchanges_asks_little(store, tells, summary, most_written):
+    account, card, server = store.account("健太", "sakura", NOW), load_persona(), Reader(2000, tells, summary)
+    memories = Memories(account, embed=lambda texts: np.ones((len(texts), 1), np.float32))
+    number = memories.add(Fact("犬の名前はモカ"), "command", NOW).number
+    with store.transaction():
+        for day in range(1000):
+            account.add_turn(Turn(NOW, f"{day}日目も雨だった" + "雨" * (day % 40), "そうだね", "friend"))
+    account.summary = ("相手はモカという犬を飼っている", 980)
+    memories.correct(number, "犬の名前はココ", NOW)
+    window = Window(server, card, account, "明日は？", str)
+    window.fit(Length(server), 120)
+    while True:  # as a turn does
+        try:
+            server.read(window.chat())
+            break
+        except ContextOverflow:
+            window.shorten()
+    assert server.asked <= 40 and server.written <= most_written
+    assert len(window.chat()) > 20 and "モカ" not in str(window.chat())
+    assert any("見えなくなりました" in notice for notice in window.notices)
+    if most_written == 2:
+        assert server.asked <= 20 and account.summary[0] == summary and 900 < account.summary[1] < 1000
+
+
+def test_a_finished_summary_is_kept_though_the_turn_fails(make, other_server):
+    found = other_server(DUMMY_LIMIT="700", DUMMY_CONTEXT="700", DUMMY_SUMMARY=SUMMARY).settings
+    bot = make(found=found, max_tokens=60)
+    for number in range(3):
+        answer(bot, f"[say]{number}日目も雨だった。" + "雨" * 20)
+    turns, events = bot.account.turns(), bot.account.events()
+    assert bot.account.summary == ("", 0)
+    with pytest.raises(ChatError, match="broke off"):
+        answer(bot, "[break]" + "雨" * 300)
+    assert bot.account.summary[0] == SUMMARY and bot.account.summary[1] > 0
+    assert (bot.account.turns(), bot.account.events()) == (turns, events)
+
+
+@pytest.mark.parametrize("drop", [lambda m: m.correct(1, "犬の名前はココ", NOW), lambda m: m.forget(1)])
+def test_a_summary_that_is_dropped_while_she_is_asked_does_not_come_back(make, drop):
+    account = (bot := make()).account
+    bot.memories.add(Fact("犬の名前はモカ"), "command", NOW)
+    for number in range(4):
+        account.add_turn(Turn(NOW, f"{number}日目も雨だった", "そうだね", "friend"))
+    account.summary = ("相手はモカという犬を飼っている", 1)
+    window = Window(Reader(3000, False, "相手はモカという犬と雨の話をした。"), bot.card, account, "明日は？", str)
+    drop(bot.memories)
+    window.shorten()
+    window.keep()
+    assert account.summary[0] == ""
+
+
+@pytest.mark.parametrize("told", [{"DUMMY_LIMIT": "700"}, {}, {"DUMMY_SUMMARY": SUMMARY}])
 def test_a_message_that_does_not_fit_leaves_the_talk_as_it_was(make, other_server, told):
     bot = make(found=other_server(DUMMY_CONTEXT="700", **told).settings, max_tokens=60)
     answer(bot, "おはよう")
@@ -818,9 +940,45 @@ def test_consent_taken_back_and_everything_deleted(make, store, tmp_path):
     assert Commands(kenta).run("/delete はい") == "あなたの記録をすべて消しました。"
     assert not folder.exists()
     assert kenta.account.turns() == [] and len(mio.account.turns()) == 1
+    assert kenta.account.guard is None or '"minor":false' in kenta.account.guard
     assert b"".join(f.read_bytes() for f in tmp_path.rglob("*") if f.is_file()).count("四角いおにぎり".encode()) == 0
     answer(kenta, "おはよう")
     assert len(kenta.account.turns()) == 1
+
+
+def test_who_said_to_be_under_age_stays_so_after_deleting_everything_and_nothing_of_it_is_kept(make):
+    bot = make()
+    answer(bot, "実は私、14歳です")
+    assert (
+        Commands(bot)
+        .run("/delete はい")
+        .endswith("18歳未満だと聞いたことだけは、記録に残さずに、このおしゃべりが終わるまで守ります。")
+    )
+    Commands(bot).run("/level lover")
+    answer(bot, "おはよう")
+    assert bot.level == "friend" and [piece.by for piece in answer(bot, "キスして")[0]] == ["guard"]
+    assert "18歳未満" in Commands(bot).run("/delete はい")
+    bot.pin("lover")
+    answer(bot, "おはよう")
+    assert (bot.level, make().level) == ("friend", "lover"), "nothing is kept"
+    answer(bot, "だから14歳だって")
+    assert make().level == "friend", "said anew"
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o000])
+def test_what_is_handed_over_can_be_read_by_its_owner_only(make, umask):
+    bot = make()
+    Commands(bot).run("/consent on")
+    answer(bot, "犬の名前はモカだよ")
+    before = os.umask(umask)
+    try:
+        Commands(bot).run("/export")
+    finally:
+        os.umask(before)
+    folder = bot.log.folder
+    assert {path.stat().st_mode & 0o777 for path in (folder, folder.parent)} == {0o700}
+    assert len(files := list(folder.iterdir())) == 2
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
 
 
 def test_to_forget_takes_back_what_was_handed_over(make):
@@ -1045,6 +1203,21 @@ def wrong_dotenv(text):
             wrong_dotenv(DOTENV.format(url="http://127.0.0.1:9/v1").encode() + b"COMPANION_EXPERTS=sad:x\n"),
             "'sad:x' in COMPANION_EXPERTS",
         ),
+        (
+            ["--env", "wrong.env"],
+            wrong_dotenv(DOTENV.format(url="http://127.0.0.1:9/v1").replace("KEY=b", "KEY=かぎ").encode()),
+            "LOCAL_MODEL_API_KEY with blanks or letters beyond ASCII",
+        ),
+        (
+            ["--env", "wrong.env"],
+            wrong_dotenv(DOTENV.format(url="http://127.0.0.1:9/v1").replace("KEY=b", "KEY=ｋｅｙ").encode()),
+            "LOCAL_MODEL_API_KEY with blanks or letters beyond ASCII",
+        ),
+        (
+            ["--env", "wrong.env"],
+            wrong_dotenv(DOTENV.format(url="http://127.0.0.1:9/v1").encode() + b"COMPANION_CONTEXT=4k\n"),
+            "COMPANION_CONTEXT=4k, which is no number of tokens",
+        ),
         ([], broken_database, "is damaged"),
         ([], newer_database, "has schema version 2"),
         ([], Path.mkdir, "cannot be opened: Is a directory"),
@@ -1062,6 +1235,39 @@ def test_a_talk_that_cannot_begin_is_one_sentence(env, tmp_path, capsys, monkeyp
     error = capsys.readouterr().err
     assert sentence in error
     assert error.count("\n") == 1
+
+
+def nobody():
+    raise KeyError("getpwuid(): uid not found: 4711")
+
+
+def forbidden(*_, **__):
+    raise PermissionError(13, "Permission denied")
+
+
+@pytest.mark.parametrize(
+    ("broken", "arguments", "sentence"),
+    [
+        ("getpass.getuser", [], "knows no login name of yours: say who you are with --user"),
+        ("getpass.getuser", ["--user", "健太"], ""),
+        ("helpers.serve.dotenv_file.dotenv_values", ["--user", "健太"], "cannot be read (Permission denied)"),
+    ],
+)
+def test_a_machine_without_a_name_and_a_file_that_must_not_be_read_are_one_sentence(
+    env, tmp_path, capsys, monkeypatch, broken, arguments, sentence
+):
+    monkeypatch.setattr(broken, nobody if "getuser" in broken else forbidden)
+    monkeypatch.setattr("builtins.input", lambda _: "/quit")
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(reconfigure=lambda **_: None))
+    monkeypatch.setattr(sys.stdout, "reconfigure", lambda **_: None, raising=False)
+    assert main(["--env", str(env), "--db", str(tmp_path / "companion.db"), *arguments]) == bool(sentence)
+    error = capsys.readouterr().err
+    assert sentence in error and error.count("\n") == bool(sentence)
+
+
+def test_the_context_stands_in_the_file(server, tmp_path):
+    settings = replace(server.settings, context=4096)
+    assert read_dotenv(write_dotenv(tmp_path / "bot.env", settings)) == settings
 
 
 def test_an_expert_that_is_not_served_and_experts_of_no_run_are_said_at_the_start(

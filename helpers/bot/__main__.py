@@ -120,7 +120,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--experts", action="store_true", help="with --trained: an expert for each kind of scene, picked turn by turn"
     )
-    parser.add_argument("--user", default=getpass.getuser(), help="who you are (default: your login name)")
+    parser.add_argument("--user", help="who you are (default: your login name)")
     parser.add_argument("--db", type=Path, default=DATABASE, help="the database (default: outputs/bot/companion.db)")
     parser.add_argument("--persona", help="persona card, by name or path (default: the run's, else sakura)")
     parser.add_argument("--jurisdiction", default=STRICTEST, help="whose law is kept (default: the strictest of all)")
@@ -131,7 +131,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--noticing", choices=("rules", "model", "off"), default="rules", help="how she notices what to remember"
     )
     parser.add_argument(
-        "--context", type=int, help="tokens of prompt and reply together (default: what the server says)"
+        "--context",
+        type=int,
+        help="tokens of prompt and reply together (default: COMPANION_CONTEXT in .env, else what the server says)",
     )
     parser.add_argument("--timeout", type=float, default=60, help="seconds of silence until the server is given up")
     options = parser.parse_args(arguments)
@@ -142,6 +144,13 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 class _Unusable(ValueError):
     """What was asked for on the command line does not exist."""
+
+
+def _login() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError) as error:  # OSError from Python 3.13 on
+        raise _Unusable("This machine knows no login name of yours: say who you are with --user.") from error
 
 
 def _bot(options: argparse.Namespace, found: BotSettings, persona: str, store: Store) -> Bot:
@@ -167,6 +176,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # What is no UTF-8 comes in as half characters, which the bot refuses in a sentence.
         stream.reconfigure(encoding="utf-8", errors="surrogateescape" if stream is sys.stdin else "replace")
     try:
+        if options.user is None:
+            options.user = _login()
         with _server(options) as (found, persona), Store(options.db) as store:
             bot = _bot(options, found, persona, store)
             if options.level:

@@ -2,7 +2,8 @@
 
 In: an account. Out: a file of conversations with a consent recorded beside it, as 01's `chats` parameter and, after
 `anonymise_conversation`, `helpers.train.continual` take them. Off until the user says yes; then only what is said from
-then on. Taking it back marks every exchange, withdraws the recorded consents and deletes the files.
+then on. Taking it back marks every exchange, withdraws the recorded consents and deletes the files, which only their
+owner can read.
 """
 
 import shutil
@@ -69,8 +70,13 @@ class ChatLog:
         known = {memory.number: memory for memory in self._account.memories()}
         talks = [_conversation(f"{persona}-{talk[0].number}", talk, known) for talk in talks_of(turns)]
         path = self.folder / f"{persona}.jsonl"
+        for folder in (self.folder.parent, self.folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(0o700)
         write_conversations(path, talks)
         record(path, pseudonym)
+        for file in self.folder.iterdir():
+            file.chmod(0o600)
         return path
 
 

@@ -31,6 +31,7 @@ HELP = """\
 
 _COMMAND = re.compile(r"/([a-z]+)(?:[\s　]+(.*))?", re.DOTALL)
 _SURE = "はい"
+_STILL_MINOR = "18歳未満だと聞いたことだけは、記録に残さずに、このおしゃべりが終わるまで守ります。"
 _NUMBERED = ("correct", "history", "forget")  # A memory's number comes first, and is nobody's age.
 _NUMBER = re.compile(r"\A\d+[.番]?(?:\s+|\Z)")
 _REMEMBERING = ("remember", "correct")
@@ -164,8 +165,7 @@ class Commands:
                 "会話、記憶、関係、同意、書き出した会話がすべて消え、元に戻せません。"
                 f"消すには /delete {_SURE} と書いてください。"
             )
-        self._bot.delete()
-        return "あなたの記録をすべて消しました。"
+        return "あなたの記録をすべて消しました。" + (_STILL_MINOR if self._bot.delete() else "")
 
 
 def _refusal(decision: Decision) -> str:

@@ -2,7 +2,8 @@
 
 In: a server's settings, a persona card, a database, a user's name. Out: `Bot.say`, which yields what is to be shown as
 it comes: the guard's words first, where it has something to say, then hers, sentence by sentence, each after the guard
-has read it. A turn that fails leaves no trace in the talk; what the guard has understood it keeps all the same.
+has read it. A turn that fails leaves no trace in the talk; what the guard has understood it keeps all the same, and a
+summary that was finished.
 """
 
 import unicodedata
@@ -24,11 +25,16 @@ from helpers.replies import Reply
 from helpers.safety.crisis import recognise
 from helpers.safety.disclosure import STRICTEST, profile
 from helpers.safety.guard import Checked, Decision, Guard, GuardState, Register
+from helpers.safety.minors import says_minor
 from helpers.serve.client import ChatClient, ChatError, ContextOverflow
 from helpers.serve.dotenv_file import BotSettings
 
 MAX_WORDS = 2000  # letters in one message
 Noticing = Literal["rules", "model", "off"]
+_CUT = (
+    "会話がサーバーに入りきらず、古いやりとりが{}に届かなかったので、次からは短くして送ります。"
+    "（.env の COMPANION_CONTEXT に長さを書いておくと、はじめからそうします）"
+)
 MINORS_MOST: Level = "friend"  # how close she comes to somebody who said that they are under age
 
 
@@ -60,7 +66,7 @@ class Bot:
         noticing: how memories are made of what the user says without being asked: by "rules", by the "model" (where
             the server knows structured output; else by rules, and the user is told), or not ("off").
         most_memories: how many memories she is told at a time.
-        context: tokens of prompt and reply together; None asks the server.
+        context: tokens of prompt and reply together; None takes the settings', and without one there asks the server.
         timeout: seconds of silence after which the server is given up.
 
     Attributes:
@@ -99,14 +105,15 @@ class Bot:
         self._meet(store, user)
         self.notices: list[str] = []
         self._emotion, self._noticing, self._most_memories = emotion, noticing, most_memories
-        self._context, self._length = context, None
+        self._context, self._length = settings.context if context is None else context, None
         self._max_tokens, self._temperature, self._seed = max_tokens, temperature, seed
 
-    def _meet(self, store: Store, user: str) -> None:
+    def _meet(self, store: Store, user: str, minor: bool = False) -> None:
+        """Begin with a user; `minor` is what this talk alone knows, and is not kept."""
         self.account = store.account(user, self.card.reading, self.clock())
         self.memories = Memories(self.account)
         self.log = ChatLog(self.account, store.path.parent / "exports")
-        self._guard = Guard(self.card, self._profile, self.clock)
+        self._guard, self._minor = Guard(self.card, self._profile, self.clock), minor
 
     @property
     def level(self) -> Level:
@@ -179,6 +186,8 @@ class Bot:
         words = readable(words)
         if len(words) > 2 * MAX_WORDS:
             words = f"{words[:MAX_WORDS]}\n{words[-MAX_WORDS:]}"
+        if says_minor(words, self._guard.state.asked_age) is not None:
+            self._minor = False  # said anew, and kept again
         decision = self._guard.before(words, register)
         try:
             if decision.first:
@@ -197,12 +206,14 @@ class Bot:
         self.log.delete_files()
         return forgotten
 
-    def delete(self) -> None:
-        """Delete all that is kept of the user, with every companion, and begin anew."""
+    def delete(self) -> bool:
+        """Delete all that is kept of the user, with every companion, and begin anew. Whether they said that they are
+        under age: until this talk ends she treats them so, and nothing of it is kept."""
         self.log.delete_files()
-        store, user = self.account.store, self.account.user
+        store, user, minor = self.account.store, self.account.user, self._guards_state().minor
         store.delete(user)
-        self._meet(store, user)
+        self._meet(store, user, minor)
+        return minor
 
     # -- One turn --------------------------------------------------------------------------------------------------
 
@@ -212,10 +223,12 @@ class Bot:
 
     def _guards_state(self) -> GuardState:
         kept = self.account.guard
-        return GuardState.model_validate_json(kept) if kept else GuardState()
+        state = GuardState.model_validate_json(kept) if kept else GuardState()
+        return state.model_copy(update={"minor": True}) if self._minor else state
 
     def _keep_guards_state(self) -> None:
-        self.account.guard = self._guard.state.model_dump_json()
+        state = self._guard.state
+        self.account.guard = (state.model_copy(update={"minor": False}) if self._minor else state).model_dump_json()
 
     def _about(self, words: str) -> str:
         """What is talked about: these words and the user's words before them."""
@@ -252,7 +265,8 @@ class Bot:
             except ContextOverflow:
                 window.shorten()
         reply = replies[0] if replies else Reply(checked.text, True, 0)
-        self._length.learn(chat, reply.prompt_tokens)
+        if self._length.learn(chat, reply.prompt_tokens):
+            window.notices.append(_CUT.format(self.card.name))
         if not checked.text.strip():
             raise ChatError("She said nothing: say it again, or in other words.")
         return replace(reply, text=checked.text.strip()), checked.reason is not None

@@ -1,8 +1,8 @@
 """The `.env` file by which a bot finds its companion.
 
 In and out: `BotSettings` and a file with DEFAULT_LLM_PROVIDER=local, LOCAL_MODEL_URL, LOCAL_MODEL_NAME and
-LOCAL_MODEL_API_KEY, as the guide names them; and, where she has several voices, COMPANION_EXPERTS, as in
-`casual:name1,emotional:name2`.
+LOCAL_MODEL_API_KEY, as the guide names them; where she has several voices, COMPANION_EXPERTS, as in
+`casual:name1,emotional:name2`; and where the server does not tell its context, COMPANION_CONTEXT, in tokens.
 """
 
 import re
@@ -16,7 +16,7 @@ from helpers.files import write_atomically
 
 _ADDRESS = re.compile(r"https?://(\[[0-9a-fA-F:.]+\]|[^\s/:@\[\]]+)(:\d{1,5})?(/\S*)?")
 KEYS = {"url": "LOCAL_MODEL_URL", "name": "LOCAL_MODEL_NAME", "api_key": "LOCAL_MODEL_API_KEY"}
-EXPERTS = "COMPANION_EXPERTS"
+EXPERTS, CONTEXT = "COMPANION_EXPERTS", "COMPANION_CONTEXT"
 
 
 class DotenvError(ValueError):
@@ -25,13 +25,15 @@ class DotenvError(ValueError):
 
 @dataclass(frozen=True)
 class BotSettings:
-    """Where the companion is (`url` ends in /v1), her served name, the server's key, and the served names of her
-    experts by scene, if turns are to be routed to them."""
+    """Where the companion is (`url` ends in /v1), her served name, the server's key, the served names of her experts by
+    scene, if turns are to be routed to them, and the tokens of prompt and reply together, if the server is not to be
+    asked."""
 
     url: str
     name: str
     api_key: str
     experts: Mapping[str, str] = field(default_factory=dict)
+    context: int | None = None
 
 
 def write_dotenv(path: Path, settings: BotSettings) -> Path:
@@ -39,6 +41,8 @@ def write_dotenv(path: Path, settings: BotSettings) -> Path:
     lines = ["DEFAULT_LLM_PROVIDER=local", *(f"{key}={getattr(settings, name)}" for name, key in KEYS.items())]
     if settings.experts:
         lines.append(f"{EXPERTS}={','.join(':'.join(pair) for pair in settings.experts.items())}")
+    if settings.context is not None:
+        lines.append(f"{CONTEXT}={settings.context}")
     write_atomically(path, "\n".join(lines) + "\n", 0o600)
     return path
 
@@ -47,16 +51,18 @@ def read_dotenv(path: Path) -> BotSettings:
     """Read the file. The environment plays no part: what is in the file is what is used.
 
     Raises:
-        DotenvError: no such file, no text in UTF-8, another provider than local, a value that is missing, no URL, or no
-            list of experts.
+        DotenvError: no such file, one that cannot be read, no text in UTF-8, another provider than local, a value that
+            is missing, no URL, a key that no header can carry, no list of experts, or no number of tokens.
     """
-    if not path.is_file():
-        raise DotenvError(
-            f"There is no {path}: copy .env.example and fill it in, or start her with "
-            "`python -m helpers.serve.trained`, which writes one."
-        )
     try:
+        if not path.is_file():
+            raise DotenvError(
+                f"There is no {path}: copy .env.example and fill it in, or start her with "
+                "`python -m helpers.serve.trained`, which writes one."
+            )
         values = dotenv_values(path, interpolate=False)
+    except OSError as error:
+        raise DotenvError(f"{path} cannot be read ({error.strerror}): make it readable for yourself.") from error
     except UnicodeDecodeError as error:
         raise DotenvError(f"{path.name} is not UTF-8 (at byte {error.start + 1}): save it as UTF-8.") from error
     provider = values.get("DEFAULT_LLM_PROVIDER")
@@ -70,9 +76,29 @@ def read_dotenv(path: Path) -> BotSettings:
     url = values["LOCAL_MODEL_URL"]
     if not _ADDRESS.fullmatch(url):
         raise DotenvError(f"{path.name} has LOCAL_MODEL_URL={url}, which is no http:// address.")
+    if not can_be_key(values["LOCAL_MODEL_API_KEY"]):
+        raise DotenvError(
+            f"{path.name} has a LOCAL_MODEL_API_KEY with blanks or letters beyond ASCII, which no server can be sent: "
+            "take the server's own."
+        )
     return BotSettings(
-        **{name: values[key] for name, key in KEYS.items()}, experts=_experts(path, values.get(EXPERTS) or "")
+        **{name: values[key] for name, key in KEYS.items()},
+        experts=_experts(path, values.get(EXPERTS) or ""),
+        context=_context(path, values.get(CONTEXT) or ""),
     )
+
+
+def can_be_key(text: str) -> bool:
+    """Whether a header can carry `text` as a server's key."""
+    return re.fullmatch(r"[!-~]+", text) is not None
+
+
+def _context(path: Path, text: str) -> int | None:
+    if not text.strip():
+        return None
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", text.strip()):
+        raise DotenvError(f"{path.name} has {CONTEXT}={text}, which is no number of tokens: write one such as 4096.")
+    return int(text)
 
 
 def _experts(path: Path, text: str) -> dict[str, str]:

@@ -27,6 +27,7 @@ import psutil
 import torch
 from tqdm import tqdm
 
+from helpers.serve.dotenv_file import can_be_key
 from helpers.serve.metrics import ServerMetrics, read_metrics
 from helpers.serve.startup import STAGES, stage_of
 from helpers.settings import ROOT
@@ -368,7 +369,7 @@ class VLLMServer:
 def check_key(host: str, api_key: str | None) -> None:
     """Raises ServerError for a `host` that others can reach if no key was given on purpose, or for a key that no header
     can carry."""
-    if api_key is not None and not re.fullmatch(r"[!-~]+", api_key):
+    if api_key is not None and not can_be_key(api_key):
         raise ServerError("The api_key is empty or has blanks or letters beyond ASCII: leave it out for a random one.")
     if api_key is None and not _is_loopback(host):
         raise ServerError(
