@@ -175,14 +175,15 @@ def test_agreement_is_by_question(samples, db):
 # --- power
 
 
-def test_so_many_scenarios_tell_the_arms_apart_as_often_as_said():
+@pytest.mark.parametrize("comparisons", [1, 15])
+def test_so_many_scenarios_tell_the_arms_apart_as_often_as_said(comparisons):
     spread, random = power.Spread(0.5, 1.0, "made"), np.random.default_rng(0)
     for raters in power.RATERS:
-        need = power.needed(spread, raters)
+        need = power.needed(spread, raters, comparisons=comparisons)
         assert need.ratings == 2 * raters * need.scenarios
         true = power.DIFFERENCE + random.normal(0, spread.scenarios**0.5, size=(3000, need.scenarios, 1))
         seen = (true + random.normal(0, spread.raters**0.5, size=(3000, need.scenarios, raters))).mean(axis=2)
-        hits = stats.ttest_1samp(seen, 0, axis=1).pvalue < power.SIGNIFICANCE
+        hits = stats.ttest_1samp(seen, 0, axis=1).pvalue < power.SIGNIFICANCE / comparisons
         assert hits.mean() == pytest.approx(power.POWER, abs=0.03)
 
 
@@ -191,8 +192,10 @@ def test_more_raters_or_a_larger_difference_need_fewer_scenarios():
     assert few.scenarios > many.scenarios and few.ratings < many.ratings
     assert power.needed(power.ASSUMED, 1, difference=1.0).scenarios < few.scenarios
     assert power.needed(power.Spread(0, 0, ""), 1).scenarios == 2
-    with pytest.raises(ValueError, match="a difference above 0"):
-        power.needed(power.ASSUMED, 1, difference=0)
+    assert power.table(power.ASSUMED, comparisons=25)[0][1] > power.table(power.ASSUMED)[0][1] == str(few.scenarios)
+    for wrong in ({"difference": 0}, {"comparisons": 0}):
+        with pytest.raises(ValueError, match="a difference above 0"):
+            power.needed(power.ASSUMED, 1, **wrong)
 
 
 def test_the_spread_is_found_in_ratings_and_a_strict_rater_does_not_matter():
