@@ -49,7 +49,7 @@ def alpha(samples: Mapping[str, Sequence[int]], scale: Sequence[int], draws: int
     pairs[:, values, values] -= counts
     coincidences = pairs / (counts.sum(axis=1) - 1)[:, None, None]
     drawn = _alpha(np.tensordot(times_drawn((1,) * len(counts), draws, seed), coincidences, 1))
-    low, high = ends(drawn) if np.isfinite(drawn).any() else (np.nan, np.nan)
+    low, high = ends(drawn, len(counts)) if np.isfinite(drawn).any() else (np.nan, np.nan)
     return Alpha(float(_alpha(coincidences.sum(axis=0)[None])[0]), low, high, len(counts))
 
 

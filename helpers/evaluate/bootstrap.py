@@ -2,9 +2,11 @@
 
 In: unit (scenario) → sample (the seed that it was played with) → its values. Out: mean and 95 % interval of one arm, or
 of the paired difference of two. A resample draws scenarios, and in each that it drew as many samples as it has, each
-with all its replies, because replies in one talk hang together. With one sample only scenarios are drawn.
+with all its replies, because replies in one talk hang together. With one sample only scenarios are drawn. Few scenarios
+are drawn too much alike, so the fewer there are, the further out in the draws the interval ends.
 Source: Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13; of two levels: Davison & Hinkley,
-Bootstrap Methods and their Application, 1997, section 3.8.
+Bootstrap Methods and their Application, 1997, section 3.8; the expanded percentile interval: Hesterberg, What Teachers
+Should Know About the Bootstrap, The American Statistician 69, 2015.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from scipy.stats import norm, t
 
 Units = Mapping[str, Mapping[int, Sequence[float]]]
 Talks = Mapping[str, Sequence[int]]
@@ -24,7 +27,8 @@ _SHOWN = 9  # decimals below which two resamples do not differ
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over all values and its 95 % interval; `n` is the number of units drawn from."""
+    """A mean over all values and its 95 % interval; `n` is the number of units drawn from. Of one unit the ends are
+    those of all draws, for one tells nothing of how units differ."""
 
     mean: float
     low: float
@@ -37,8 +41,8 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference(Interval):
-    """A difference of two means over the same talks. `p` is two-sided: the share of draws on the other side of zero,
-    doubled."""
+    """A difference of two means over the same talks. `p` is two-sided, and below 0.05 where the interval excludes zero;
+    of one unit it is 1."""
 
     p: float
 
@@ -53,7 +57,7 @@ def interval(units: Units, draws: int, seed: int) -> Interval:
         ValueError: no units.
     """
     mean, drawn = _means([units], talks([units]), draws, seed)
-    return Interval(mean, *ends(drawn), n=len(units))
+    return Interval(mean, *ends(drawn, len(units)), n=len(units))
 
 
 def mean_of_means(metrics: Sequence[Units], draws: int, seed: int) -> Interval:
@@ -65,7 +69,7 @@ def mean_of_means(metrics: Sequence[Units], draws: int, seed: int) -> Interval:
     """
     drawn_from = talks(metrics)
     mean, drawn = _means(metrics, drawn_from, draws, seed)
-    return Interval(mean, *ends(drawn), n=len(drawn_from))
+    return Interval(mean, *ends(drawn, len(drawn_from)), n=len(drawn_from))
 
 
 def paired_difference(a: Units, b: Units, draws: int, seed: int) -> Difference:
@@ -91,13 +95,14 @@ def difference_of_means(a: Sequence[Units], b: Sequence[Units], draws: int, seed
                 f"sample {sample}."
             )
     drawn_from = talks(a)
+    n = len(drawn_from)
     (mean, drawn), (base, base_drawn) = (_means(arm, drawn_from, draws, seed) for arm in (a, b))
     # Rounded, for what is the same in both may differ by the last digit of a sum.
     differences = np.round(drawn - base_drawn, _SHOWN)
     other_side = min((differences <= 0).mean(), (differences >= 0).mean())
     # No p below what so many draws can tell.
-    p = min(1.0, 2 * max(float(other_side), 1 / draws))
-    return Difference(round(mean - base, 6), *ends(differences), n=len(drawn_from), p=p)
+    p = p_value(max(float(other_side), 1 / draws), n)
+    return Difference(round(mean - base, 6), *ends(differences, n), n=n, p=p)
 
 
 def in_both(a: Units, b: Units) -> tuple[Units, Units]:
@@ -151,10 +156,22 @@ def times_drawn(sizes: tuple[int, ...], draws: int, seed: int) -> np.ndarray:
     return found
 
 
-def ends(drawn: np.ndarray) -> list[float]:
-    """The ends of the 95 % interval of a figure, from its values in all resamples; without those that have none."""
-    tail = (1 - LEVEL) / 2
-    return [round(float(end), 6) for end in np.nanquantile(drawn, (tail, 1 - tail))]
+def ends(drawn: np.ndarray, n: int) -> list[float]:
+    """The ends of the 95 % interval of a figure, from its values in all resamples of `n` units; without those that have
+    none."""
+    return [round(float(end), 6) for end in np.nanquantile(drawn, (tail(n), 1 - tail(n)))]
+
+
+def tail(n: int) -> float:
+    """The share of draws beyond each end of the 95 % interval: of many units 0.025, of fewer less, as Student's t is
+    wider than the normal distribution, and as the mean of a resample of n units varies less by √((n − 1) / n)."""
+    return float(norm.sf(t.isf((1 - LEVEL) / 2, n - 1) * np.sqrt(n / (n - 1)))) if n > 1 else 0.0
+
+
+def p_value(other_side: float, n: int) -> float:
+    """Two-sided p where this share of the draws of `n` units is on the other side of zero: below 0.05 where the share
+    is below `tail`."""
+    return min(1.0, float(2 * t.sf(norm.isf(other_side) * np.sqrt((n - 1) / n), n - 1))) if n > 1 else 1.0
 
 
 def _named(units: Units) -> set[tuple[str, int]]:

@@ -125,7 +125,7 @@ def _spearman(a: np.ndarray, b: np.ndarray, draws: int, seed: int) -> tuple[floa
     picks = resamples(len(a), draws, seed)
     drawn = _correlation(rankdata(a[picks], axis=1), rankdata(b[picks], axis=1))
     whole = _correlation(rankdata(a)[None], rankdata(b)[None])[0]
-    return float(whole), *ends(drawn)
+    return float(whole), *ends(drawn, len(a))
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
