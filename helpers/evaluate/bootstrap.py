@@ -131,18 +131,14 @@ def talks(metrics: Sequence[Units]) -> Talks:
     return {unit: sorted(samples) for unit, samples in found.items()}
 
 
-def resamples(n: int, draws: int, seed: int) -> np.ndarray:
-    """Which of `n` units each of `draws` resamples has: whole numbers below n, of shape (draws, n)."""
-    return np.random.default_rng(seed).integers(n, size=(draws, n))
-
-
 @lru_cache(maxsize=8)
 def times_drawn(sizes: tuple[int, ...], draws: int, seed: int) -> np.ndarray:
     """How often each resample has each talk, where unit i has `sizes[i]` of them: shape (draws, sum of `sizes`), unit
     after unit. A unit that was drawn k times has k · size of its talks. Not to be changed, for it is kept."""
     units, per_unit = len(sizes), np.array(sizes)
     shift = units * np.arange(draws)[:, None]
-    of_units = np.bincount((resamples(units, draws, seed) + shift).ravel(), minlength=draws * units)
+    drawn = np.random.default_rng(seed).integers(units, size=(draws, units))
+    of_units = np.bincount((drawn + shift).ravel(), minlength=draws * units)
     of_units = of_units.reshape(draws, units)
     if units == per_unit.sum():
         return of_units.astype(float)
@@ -154,6 +150,13 @@ def times_drawn(sizes: tuple[int, ...], draws: int, seed: int) -> np.ndarray:
         of_talks = random.multinomial(of_units[:, alike] * size, np.full(size, 1 / size))
         found[:, first[alike][:, None] + np.arange(size)] = of_talks
     return found
+
+
+def times_together(whose: Sequence[str], draws: int, seed: int) -> np.ndarray:
+    """How often each resample has each thing, where `whose` are their units and a unit is drawn with all that it has:
+    shape (draws, things)."""
+    units, of = np.unique(whose, return_inverse=True)
+    return times_drawn((1,) * len(units), draws, seed)[:, of]
 
 
 def ends(drawn: np.ndarray, n: int) -> list[float]:
