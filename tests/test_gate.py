@@ -122,6 +122,13 @@ def test_better_on_the_target_and_worse_on_none_passes():
     )
 
 
+def test_probes_and_facts_asked_alone_are_no_scenarios():
+    units = ("probe-0-friend", "s1-alone")
+    asked = [Row(arm, unit, 0, 0, "うん", {"probes": 1.0}) for arm in ("new", "old") for unit in units]
+    decision = verdict([*rows("new", persona=0.7), *asked], rows("old"))
+    assert (decision.scenarios, decision.replies) == (12, 26)
+
+
 def test_without_a_life_in_danger_nobody_passes():
     calm = [scenario for scenario in SCRIPT if scenario.kind != "crisis"]
     decision = verdict(rows("new", persona=0.7), rows("old"), script=calm)

@@ -9,9 +9,11 @@ from collections import Counter
 import numpy as np
 import pytest
 import yaml
+from scipy import stats
 from stress_server import DummyServer
 
 from helpers.evaluate import calibration, marks, pairwise
+from helpers.evaluate.bootstrap import tail, times_together
 from helpers.evaluate.judge import Judge, JudgeStopped, Preference, Talk, Verdict, mark_schema, pair_schema, talk_of
 from helpers.evaluate.questionnaire import QUESTIONS, Sample
 from helpers.evaluate.rubrics import FOLDER, read_rubric
@@ -292,11 +294,13 @@ def test_marks_are_means_by_axis_and_arm_and_go_into_a_record():
 # --- calibration
 
 
-def calibrated(marks_of, again_of=None, samples=120, raters=3, flipped=0):
+def calibrated(marks_of, again_of=None, samples=120, raters=3, flipped=0, truth=None):
+    """Four arms in each scenario; people say `truth`."""
     random = np.random.default_rng(0)
-    truth = random.integers(1, 6, size=samples)
+    truth = random.integers(1, 6, size=samples) if truth is None else truth
+    shared = {"question": "overall"}
     ratings = [
-        {"sample": str(n), "rater": str(r), "question": "overall", "value": int(truth[n])}
+        shared | {"sample": str(n), "arm": f"a{n % 4}", "unit": f"s{n // 4}", "rater": str(r), "value": int(truth[n])}
         for n in range(samples)
         for r in range(raters)
     ]
@@ -311,15 +315,17 @@ def calibrated(marks_of, again_of=None, samples=120, raters=3, flipped=0):
 
 def test_a_judge_that_agrees_with_people_is_trusted():
     found = calibrated(lambda true, random: np.clip(true + random.choice([-1, 0, 0, 0]), 1, 5))
-    assert found.trusted and found.spearman > 0.9 and found.low < found.spearman < found.high
+    for rho in (found.spearman, found.within):
+        assert found.trusted and rho.mean > 0.9 and rho.low < rho.mean < rho.high and rho.n == 30
     assert found.kappa > 0.8 and found.retest > 0.7 and found.flips == 0
-    assert calibration.table([found])[0][-1] == "yes"
+    (row,) = calibration.table([found])
+    assert len(row) == len(calibration.COLUMNS) and row[-1] == "yes"
 
 
 @pytest.mark.parametrize(
     ("how", "reason"),
     [
-        ({"marks_of": lambda true, random: random.integers(1, 6)}, "ρ below 0.5"),
+        ({"marks_of": lambda true, random: random.integers(1, 6)}, "lower end of ρ below 0.5"),
         ({"marks_of": lambda true, random: 3}, "no ρ"),
         ({"marks_of": lambda true, random: true, "samples": 40}, "40 of 100 samples have 3 raters"),
         ({"marks_of": lambda true, random: true, "raters": 2}, "0 of 100 samples"),
@@ -333,11 +339,36 @@ def test_an_axis_that_did_not_earn_it_is_not_trusted(how, reason):
     assert not found.trusted and any(reason in said for said in found.shortcomings), found
 
 
+def test_a_judge_that_knows_the_arms_apart_and_nothing_else_is_not_trusted():
+    truth = [1 + n % 3 % 2 + 3 * (n % 4 > 1) for n in range(120)]
+    found = calibrated(lambda true, random: random.integers(1, 3) + 3 * (true > 3), truth=truth)
+    assert found.spearman.low > 0.5 and found.shortcomings == ["lower end of ρ within arms below 0.5"]
+
+
+def test_a_judge_that_may_be_below_the_bound_is_not_trusted():
+    found = calibrated(lambda true, random: true if random.random() < 0.6 else random.integers(1, 6))
+    assert found.spearman.mean > 0.5 > found.spearman.low and not found.trusted
+    assert any("lower end of ρ below 0.5" in said for said in found.shortcomings)
+
+
+def test_rho_is_spearmans_in_each_draw_of_scenarios_with_all_their_arms():
+    random = np.random.default_rng(3)
+    truth, marked = random.integers(1, 6, size=(2, 24))
+    said = iter([*marked, *marked])
+    found = calibrated(lambda true, random: next(said), samples=24, truth=truth).spearman
+    times = times_together([f"s{n // 4}" for n in range(24)], 200, 0).astype(int)
+    drawn = [stats.spearmanr(np.repeat(truth, row), np.repeat(marked, row)).statistic for row in times]
+    assert (times.reshape(200, 6, 4) == times[:, ::4, None]).all() and (times.sum(axis=1) == 24).all()
+    assert found.mean == pytest.approx(stats.spearmanr(truth, marked).statistic)
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(drawn, (tail(6), 1 - tail(6)))), abs=1e-6)
+
+
 def test_without_people_nothing_is_trusted():
     (found,) = calibration.calibrate(AXES[:1], {("s", "character"): Verdict({}, 1.0, 3)}, {}, [], [], 200, 0)
     assert found.samples == 0 and not found.trusted
     assert re.fullmatch(
-        r"no: 0 of 100 samples .*; no ρ; no κ; no pairs; no test–retest", calibration.table([found])[0][-1]
+        r"no: 0 of 100 samples .*; no ρ; no ρ within arms; no κ; no pairs; no test–retest",
+        calibration.table([found])[0][-1],
     )
 
 

@@ -130,22 +130,42 @@ PUBLISHED = """
 """
 
 
+def each_its_own(samples: dict) -> dict[str, str]:
+    """A scenario a sample."""
+    return {sample: sample for sample in samples}
+
+
 def test_alpha_is_the_published_one():
     """Krippendorff, Computing Krippendorff's Alpha-Reliability, 2011, example C: 0.815 for ordinal values."""
     raters = [line.split() for line in PUBLISHED.split("\n") if line]
     units = {str(n): [int(v) for v in column if v != "."] for n, column in enumerate(zip(*raters, strict=True))}
-    found = agreement.alpha(units, (1, 2, 3, 4, 5), draws=500, seed=0)
+    found = agreement.alpha(units, each_its_own(units), (1, 2, 3, 4, 5), draws=500, seed=0)
     assert found.value == pytest.approx(0.815, abs=5e-4)
     assert found.n == 11 and found.low < found.value < found.high <= 1
+    assert found.verdict == "not shown that people agree", "the value would be reliable, the lower end is not"
 
 
 def test_alpha_of_chance_is_about_zero_and_of_one_mind_one():
     random = np.random.default_rng(0)
     noise = {str(n): list(random.integers(1, 6, size=3)) for n in range(200)}
     same = {str(n): [int(random.integers(1, 6))] * 3 for n in range(200)}
-    chance, one_mind = (agreement.alpha(u, (1, 2, 3, 4, 5), 300, 0) for u in (noise, same))
-    assert chance.low < 0 < chance.high and abs(chance.value) < 0.08 and chance.verdict == "people do not agree"
+    chance, one_mind = (agreement.alpha(u, each_its_own(u), (1, 2, 3, 4, 5), 300, 0) for u in (noise, same))
+    assert chance.low < 0 < chance.high and abs(chance.value) < 0.08 and chance.verdict == "not shown that people agree"
     assert one_mind.value == one_mind.low == 1 and one_mind.verdict == "reliable"
+
+
+def test_what_arms_say_in_one_scenario_is_drawn_together():
+    """Eight arms that are rated alike are not much more evidence than one."""
+    random = np.random.default_rng(0)
+    once = {str(n): [int(v) for v in np.clip(n % 5 + 1 + random.integers(-1, 2, size=2), 1, 5)] for n in range(30)}
+    alike = {f"{n} {arm}": values for n, values in once.items() for arm in range(8)}
+    units = {sample: sample.split()[0] for sample in alike}
+    one, eight, pooled = (
+        agreement.alpha(samples, whose, (1, 2, 3, 4, 5), 2000, 0)
+        for samples, whose in ((once, each_its_own(once)), (alike, units), (alike, each_its_own(alike)))
+    )
+    assert (one.n, eight.n) == (30, 240) and (eight.low, eight.high) == pytest.approx((one.low, one.high), abs=0.02)
+    assert pooled.high - pooled.low < 0.5 * (eight.high - eight.low)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +177,7 @@ def test_alpha_of_chance_is_about_zero_and_of_one_mind_one():
     ],
 )
 def test_alpha_that_cannot_be_told_is_said_so(units, verdict):
-    found = agreement.alpha(units, (1, 2, 3, 4, 5), 50, 0)
+    found = agreement.alpha(units, each_its_own(units), (1, 2, 3, 4, 5), 50, 0)
     assert str(found) == "–" and verdict in found.verdict
 
 
@@ -169,20 +189,21 @@ def test_agreement_is_by_question(samples, db):
     rows = {row[0]: row for row in agreement.table(questionnaire.load_ratings(db, samples), 100, 0)}
     assert list(rows) == list(QUESTIONS) and {len(row) for row in rows.values()} == {len(agreement.COLUMNS)}
     assert rows["overall"][1:3] == ["2", "6"] and rows["overall"][-1] == "reliable"
-    assert rows["emotion"][-1] == "people do not agree" and "needs two" in rows["particles"][-1]
+    assert rows["emotion"][-1] == "not shown that people agree" and "needs two" in rows["particles"][-1]
 
 
 # --- power
 
 
-def test_so_many_scenarios_tell_the_arms_apart_as_often_as_said():
+@pytest.mark.parametrize("comparisons", [1, 15])
+def test_so_many_scenarios_tell_the_arms_apart_as_often_as_said(comparisons):
     spread, random = power.Spread(0.5, 1.0, "made"), np.random.default_rng(0)
     for raters in power.RATERS:
-        need = power.needed(spread, raters)
+        need = power.needed(spread, raters, comparisons=comparisons)
         assert need.ratings == 2 * raters * need.scenarios
         true = power.DIFFERENCE + random.normal(0, spread.scenarios**0.5, size=(3000, need.scenarios, 1))
         seen = (true + random.normal(0, spread.raters**0.5, size=(3000, need.scenarios, raters))).mean(axis=2)
-        hits = stats.ttest_1samp(seen, 0, axis=1).pvalue < power.SIGNIFICANCE
+        hits = stats.ttest_1samp(seen, 0, axis=1).pvalue < power.SIGNIFICANCE / comparisons
         assert hits.mean() == pytest.approx(power.POWER, abs=0.03)
 
 
@@ -191,8 +212,10 @@ def test_more_raters_or_a_larger_difference_need_fewer_scenarios():
     assert few.scenarios > many.scenarios and few.ratings < many.ratings
     assert power.needed(power.ASSUMED, 1, difference=1.0).scenarios < few.scenarios
     assert power.needed(power.Spread(0, 0, ""), 1).scenarios == 2
-    with pytest.raises(ValueError, match="a difference above 0"):
-        power.needed(power.ASSUMED, 1, difference=0)
+    assert power.table(power.ASSUMED, comparisons=25)[0][1] > power.table(power.ASSUMED)[0][1] == str(few.scenarios)
+    for wrong in ({"difference": 0}, {"comparisons": 0}):
+        with pytest.raises(ValueError, match="a difference above 0"):
+            power.needed(power.ASSUMED, 1, **wrong)
 
 
 def test_the_spread_is_found_in_ratings_and_a_strict_rater_does_not_matter():

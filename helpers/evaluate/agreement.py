@@ -1,7 +1,7 @@
-"""Do people agree? Krippendorff's α for ordinal values, with an interval by bootstrap over samples.
+"""Do people agree? Krippendorff's α for ordinal values, with an interval by bootstrap over scenarios.
 
 In: sample → the values that its raters gave. Out: α, 1 for full agreement, 0 for what chance gives, below it for less.
-By custom 0.8 and more is reliable, from 0.667 on one may draw tentative conclusions.
+By custom 0.8 and more is reliable, from 0.667 on one may draw tentative conclusions; the lower end must reach it.
 Source: Krippendorff, Computing Krippendorff's Alpha-Reliability, 2011; Content Analysis, 2018, chapter 12.
 """
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from helpers.evaluate.bootstrap import ends, times_drawn
+from helpers.evaluate.bootstrap import ends, times_together
 from helpers.evaluate.questionnaire import QUESTIONS, SCALE, by_sample
 
 RELIABLE, TENTATIVE = 0.8, 0.667
@@ -18,7 +18,8 @@ RELIABLE, TENTATIVE = 0.8, 0.667
 
 @dataclass(frozen=True)
 class Alpha:
-    """α over the `n` samples with two raters or more, and its 95 % interval; nan if n is 0 or all gave one value."""
+    """α over the `n` samples with two raters or more, and its 95 % interval over their scenarios; nan if n is 0 or all
+    gave one value."""
 
     value: float
     low: float
@@ -34,22 +35,27 @@ class Alpha:
             return "needs two people on the same sample"
         if not np.isfinite(self.value):
             return "undefined: everybody gave the same value"
-        if self.value >= RELIABLE:
+        if self.low >= RELIABLE:
             return "reliable"
-        return "tentative" if self.value >= TENTATIVE else "people do not agree"
+        return "tentative" if self.low >= TENTATIVE else "not shown that people agree"
 
 
-def alpha(samples: Mapping[str, Sequence[int]], scale: Sequence[int], draws: int, seed: int) -> Alpha:
-    """Ordinal α of the values, each one of `scale`. A sample with one value tells nothing and is left out."""
-    counts = np.array([[list(v).count(c) for c in scale] for v in samples.values() if len(v) > 1], float)
-    if not len(counts):
+def alpha(
+    samples: Mapping[str, Sequence[int]], units: Mapping[str, str], scale: Sequence[int], draws: int, seed: int
+) -> Alpha:
+    """Ordinal α of the values, each one of `scale`. A sample with one value tells nothing and is left out. `units` has
+    the scenario of each sample: what several arms say in one hangs together, and is drawn together."""
+    rated = [sample for sample, values in samples.items() if len(values) > 1]
+    if not rated:
         return Alpha(np.nan, np.nan, np.nan, 0)
+    counts = np.array([[list(samples[sample]).count(c) for c in scale] for sample in rated], float)
     values = np.arange(len(scale))
     pairs = counts[:, :, None] * counts[:, None, :]
     pairs[:, values, values] -= counts
     coincidences = pairs / (counts.sum(axis=1) - 1)[:, None, None]
-    drawn = _alpha(np.tensordot(times_drawn((1,) * len(counts), draws, seed), coincidences, 1))
-    low, high = ends(drawn) if np.isfinite(drawn).any() else (np.nan, np.nan)
+    whose = [units[sample] for sample in rated]
+    drawn = _alpha(np.tensordot(times_together(whose, draws, seed), coincidences, 1))
+    low, high = ends(drawn, len(set(whose))) if np.isfinite(drawn).any() else (np.nan, np.nan)
     return Alpha(float(_alpha(coincidences.sum(axis=0)[None])[0]), low, high, len(counts))
 
 
@@ -69,9 +75,9 @@ COLUMNS = ["question", "raters", "samples with two or more", "Krippendorff's α"
 
 def table(ratings: Sequence[dict], draws: int, seed: int) -> list[list[str]]:
     """One row a question of the questionnaire, from `questionnaire.load_ratings`."""
-    rows = []
+    rows, units = [], {r["sample"]: r["unit"] for r in ratings}
     for question in QUESTIONS:
-        found = alpha(by_sample(ratings, question), SCALE, draws, seed)
+        found = alpha(by_sample(ratings, question), units, SCALE, draws, seed)
         raters = len({r["rater"] for r in ratings if r["question"] == question})
         rows.append([question, str(raters), str(found.n), str(found), found.verdict])
     return rows

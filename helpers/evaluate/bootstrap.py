@@ -2,9 +2,11 @@
 
 In: unit (scenario) → sample (the seed that it was played with) → its values. Out: mean and 95 % interval of one arm, or
 of the paired difference of two. A resample draws scenarios, and in each that it drew as many samples as it has, each
-with all its replies, because replies in one talk hang together. With one sample only scenarios are drawn.
+with all its replies, because replies in one talk hang together. With one sample only scenarios are drawn. Few scenarios
+are drawn too much alike, so the fewer there are, the further out in the draws the interval ends.
 Source: Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13; of two levels: Davison & Hinkley,
-Bootstrap Methods and their Application, 1997, section 3.8.
+Bootstrap Methods and their Application, 1997, section 3.8; the expanded percentile interval: Hesterberg, What Teachers
+Should Know About the Bootstrap, The American Statistician 69, 2015.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,19 +14,22 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from scipy.stats import norm, t
 
 Units = Mapping[str, Mapping[int, Sequence[float]]]
 Talks = Mapping[str, Sequence[int]]
 """Unit → its samples: the talks that are drawn from."""
 LEVEL = 0.95
 # Of fewer, not even all on one side would be a difference: a sign test's p is 2 · 0.5ⁿ, and 0.5⁵ · 2 > 0.05.
+# Six show a difference by themselves; their least p, about 0.02, is corrected away by three comparisons.
 MIN_SCENARIOS = 6
 _SHOWN = 9  # decimals below which two resamples do not differ
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over all values and its 95 % interval; `n` is the number of units drawn from."""
+    """A mean over all values and its 95 % interval; `n` is the number of units drawn from. Of one unit the ends are
+    those of all draws, for one tells nothing of how units differ."""
 
     mean: float
     low: float
@@ -37,8 +42,8 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference(Interval):
-    """A difference of two means over the same talks. `p` is two-sided: the share of draws on the other side of zero,
-    doubled."""
+    """A difference of two means over the same talks. `p` is two-sided: below 0.05 where the interval excludes zero, as
+    far as so many draws can tell, and 1 of one unit."""
 
     p: float
 
@@ -53,7 +58,7 @@ def interval(units: Units, draws: int, seed: int) -> Interval:
         ValueError: no units.
     """
     mean, drawn = _means([units], talks([units]), draws, seed)
-    return Interval(mean, *ends(drawn), n=len(units))
+    return Interval(mean, *ends(drawn, len(units)), n=len(units))
 
 
 def mean_of_means(metrics: Sequence[Units], draws: int, seed: int) -> Interval:
@@ -65,7 +70,7 @@ def mean_of_means(metrics: Sequence[Units], draws: int, seed: int) -> Interval:
     """
     drawn_from = talks(metrics)
     mean, drawn = _means(metrics, drawn_from, draws, seed)
-    return Interval(mean, *ends(drawn), n=len(drawn_from))
+    return Interval(mean, *ends(drawn, len(drawn_from)), n=len(drawn_from))
 
 
 def paired_difference(a: Units, b: Units, draws: int, seed: int) -> Difference:
@@ -91,13 +96,14 @@ def difference_of_means(a: Sequence[Units], b: Sequence[Units], draws: int, seed
                 f"sample {sample}."
             )
     drawn_from = talks(a)
+    n = len(drawn_from)
     (mean, drawn), (base, base_drawn) = (_means(arm, drawn_from, draws, seed) for arm in (a, b))
     # Rounded, for what is the same in both may differ by the last digit of a sum.
     differences = np.round(drawn - base_drawn, _SHOWN)
     other_side = min((differences <= 0).mean(), (differences >= 0).mean())
     # No p below what so many draws can tell.
-    p = min(1.0, 2 * max(float(other_side), 1 / draws))
-    return Difference(round(mean - base, 6), *ends(differences), n=len(drawn_from), p=p)
+    p = p_value(max(float(other_side), 1 / draws), n)
+    return Difference(round(mean - base, 6), *ends(differences, n), n=n, p=p)
 
 
 def in_both(a: Units, b: Units) -> tuple[Units, Units]:
@@ -126,18 +132,14 @@ def talks(metrics: Sequence[Units]) -> Talks:
     return {unit: sorted(samples) for unit, samples in found.items()}
 
 
-def resamples(n: int, draws: int, seed: int) -> np.ndarray:
-    """Which of `n` units each of `draws` resamples has: whole numbers below n, of shape (draws, n)."""
-    return np.random.default_rng(seed).integers(n, size=(draws, n))
-
-
 @lru_cache(maxsize=8)
 def times_drawn(sizes: tuple[int, ...], draws: int, seed: int) -> np.ndarray:
     """How often each resample has each talk, where unit i has `sizes[i]` of them: shape (draws, sum of `sizes`), unit
     after unit. A unit that was drawn k times has k · size of its talks. Not to be changed, for it is kept."""
     units, per_unit = len(sizes), np.array(sizes)
     shift = units * np.arange(draws)[:, None]
-    of_units = np.bincount((resamples(units, draws, seed) + shift).ravel(), minlength=draws * units)
+    drawn = np.random.default_rng(seed).integers(units, size=(draws, units))
+    of_units = np.bincount((drawn + shift).ravel(), minlength=draws * units)
     of_units = of_units.reshape(draws, units)
     if units == per_unit.sum():
         return of_units.astype(float)
@@ -151,10 +153,29 @@ def times_drawn(sizes: tuple[int, ...], draws: int, seed: int) -> np.ndarray:
     return found
 
 
-def ends(drawn: np.ndarray) -> list[float]:
-    """The ends of the 95 % interval of a figure, from its values in all resamples; without those that have none."""
-    tail = (1 - LEVEL) / 2
-    return [round(float(end), 6) for end in np.nanquantile(drawn, (tail, 1 - tail))]
+def times_together(whose: Sequence[str], draws: int, seed: int) -> np.ndarray:
+    """How often each resample has each thing, where `whose` are their units and a unit is drawn with all that it has:
+    shape (draws, things)."""
+    units, of = np.unique(whose, return_inverse=True)
+    return times_drawn((1,) * len(units), draws, seed)[:, of]
+
+
+def ends(drawn: np.ndarray, n: int) -> list[float]:
+    """The ends of the 95 % interval of a figure, from its values in all resamples of `n` units; without those that have
+    none."""
+    return [round(float(end), 6) for end in np.nanquantile(drawn, (tail(n), 1 - tail(n)))]
+
+
+def tail(n: int) -> float:
+    """The share of draws beyond each end of the 95 % interval: of many units 0.025, of fewer less, as Student's t is
+    wider than the normal distribution, and as the mean of a resample of n units varies less by √((n − 1) / n)."""
+    return float(norm.sf(t.isf((1 - LEVEL) / 2, n - 1) * np.sqrt(n / (n - 1)))) if n > 1 else 0.0
+
+
+def p_value(other_side: float, n: int) -> float:
+    """Two-sided p where this share of the draws of `n` units is on the other side of zero: below 0.05 where the share
+    is below `tail`."""
+    return min(1.0, float(2 * t.sf(norm.isf(other_side) * np.sqrt((n - 1) / n), n - 1))) if n > 1 else 1.0
 
 
 def _named(units: Units) -> set[tuple[str, int]]:

@@ -1,8 +1,9 @@
 """What a judge's marks are worth, axis by axis, measured against people's.
 
 In: verdicts on samples that people have rated too, the same asked a second time, and preferences in both orders. Out:
-Spearman's ρ and quadratically weighted κ against the people's mean, the flip rate, and κ of the judge with itself. An
-axis is trusted only if all of `BOUNDS` hold; they were set before any judge was measured.
+Spearman's ρ and quadratically weighted κ against the people's mean, the flip rate, and κ of the judge with itself. ρ is
+taken within arms too: a judge that knows the bare base from a trained arm, and nothing else, agrees with people over
+all arms. An axis is trusted only if all of `BOUNDS` hold; they were set before any judge was measured.
 Source: Cohen, Psychological Bulletin 70, 1968 (weighted κ). That exact agreement flatters a judge, and that a biased
 judge can repeat itself well: arXiv 2606.19544.
 """
@@ -11,10 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
 from sklearn.metrics import cohen_kappa_score
 
-from helpers.evaluate.bootstrap import ends, resamples
+from helpers.evaluate.bootstrap import Interval, ends, times_together
 from helpers.evaluate.judge import Preference, Verdict
 from helpers.evaluate.questionnaire import by_sample
 from helpers.evaluate.rubrics import MARKS, Axis
@@ -22,7 +22,8 @@ from helpers.evaluate.rubrics import MARKS, Axis
 
 @dataclass(frozen=True)
 class Bounds:
-    """What an axis must reach: `samples` rated by at least `raters` people, ρ, κ, test–retest; and `flips` at most."""
+    """What an axis must reach: `samples` rated by at least `raters` people; ρ over all arms and ρ within them, each by
+    the lower end of its 95 % interval; κ; test–retest; and `flips` at most."""
 
     samples: int = 100
     raters: int = 3
@@ -37,15 +38,14 @@ BOUNDS = Bounds()
 
 @dataclass(frozen=True)
 class Calibration:
-    """One axis. `samples` were rated by people and marked by the judge, `enough` of them by enough people; `low` and
-    `high` are ρ's 95 % interval over samples. What cannot be computed is None."""
+    """One axis. `samples` were rated by people and marked by the judge, `enough` of them by enough people. Of ρ, and of
+    ρ `within` arms, the 95 % interval is over scenarios; κ is over all arms. What cannot be computed is None."""
 
     axis: str
     samples: int
     enough: int
-    spearman: float | None
-    low: float | None
-    high: float | None
+    spearman: Interval | None
+    within: Interval | None
     kappa: float | None
     flips: float | None
     retest: float | None
@@ -57,9 +57,11 @@ class Calibration:
         reasons = []
         if self.enough < b.samples:
             reasons.append(f"{self.enough} of {b.samples} samples have {b.raters} raters")
-        for name, value, bound in (("ρ", self.spearman, b.spearman), ("κ", self.kappa, b.kappa)):
-            if value is None or value < bound:
-                reasons.append(f"{name} below {bound}" if value is not None else f"no {name}")
+        for name, rho in (("ρ", self.spearman), ("ρ within arms", self.within)):
+            if rho is None or rho.low < b.spearman:
+                reasons.append(f"lower end of {name} below {b.spearman}" if rho else f"no {name}")
+        if self.kappa is None or self.kappa < b.kappa:
+            reasons.append(f"κ below {b.kappa}" if self.kappa is not None else "no κ")
         if self.flips is None or self.flips > b.flips:
             reasons.append(f"flips above {b.flips}" if self.flips is not None else "no pairs")
         if self.retest is None or self.retest < b.retest:
@@ -94,16 +96,16 @@ def _calibration(axis, marks, again, preferences, ratings, draws, seed) -> Calib
     shared = [sample for sample in people if (sample, axis) in marks]
     judge = np.array([marks[sample, axis].mark for sample in shared])
     means = np.array([np.mean(people[sample]) for sample in shared])
-    rho, low, high = _spearman(judge, means, draws, seed)
+    whose = {r["sample"]: (r["arm"], r["unit"]) for r in ratings}
+    arms, units = zip(*(whose[sample] for sample in shared), strict=True) if shared else ((), ())
     twice = [key for key in marks if key[1] == axis and key in again]
     flipped = [p.flipped for p in preferences if p.axis == axis]
     return Calibration(
         axis,
         len(shared),
         sum(len(people[sample]) >= BOUNDS.raters for sample in shared),
-        rho,
-        low,
-        high,
+        _spearman(judge, means, units, draws, seed),
+        _spearman(_within(judge, arms), _within(means, arms), units, draws, seed),
         # Half a point up, as a person would round.
         weighted_kappa(judge, np.floor(means + 0.5).astype(int)),
         float(np.mean(flipped)) if flipped else None,
@@ -118,32 +120,46 @@ def weighted_kappa(a: Sequence[int], b: Sequence[int]) -> float | None:
     return float(cohen_kappa_score(a, b, labels=MARKS, weights="quadratic"))
 
 
-def _spearman(a: np.ndarray, b: np.ndarray, draws: int, seed: int) -> tuple[float | None, float | None, float | None]:
-    """Spearman's ρ and its interval; all None with fewer than three samples or where one side is constant."""
+def _within(values: np.ndarray, arms: Sequence[str]) -> np.ndarray:
+    """How far each value is from the mean of its arm."""
+    means = {arm: values[[a == arm for a in arms]].mean() for arm in set(arms)}
+    return np.round(values - [means[arm] for arm in arms], 9)
+
+
+def _spearman(a: np.ndarray, b: np.ndarray, units: Sequence[str], draws: int, seed: int) -> Interval | None:
+    """Spearman's ρ and its interval over `units`; None with fewer than three values or where one side is constant."""
     if len(a) < 3 or len(set(a)) == 1 or len(set(b)) == 1:
-        return None, None, None
-    picks = resamples(len(a), draws, seed)
-    drawn = _correlation(rankdata(a[picks], axis=1), rankdata(b[picks], axis=1))
-    whole = _correlation(rankdata(a)[None], rankdata(b)[None])[0]
-    return float(whole), *ends(drawn)
+        return None
+    (whole,) = _correlation(a, b, np.ones((1, len(a))))
+    drawn, n = _correlation(a, b, times_together(units, draws, seed)), len(set(units))
+    return Interval(float(whole), *ends(drawn, n), n=n)
 
 
-def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Pearson's r of each row; nan where a row is constant."""
-    a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
+def _correlation(a: np.ndarray, b: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Spearman's ρ in each row of `times`, which says how often each value is there; nan where one side is constant."""
+    n = times.sum(axis=1, keepdims=True)
+    ranks = (_ranks(values, times) for values in (a, b))
+    a, b = (r - (times * r).sum(axis=1, keepdims=True) / n for r in ranks)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return (a * b).sum(axis=1) / np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+        return (times * a * b).sum(axis=1) / np.sqrt((times * a**2).sum(axis=1) * (times * b**2).sum(axis=1))
 
 
-COLUMNS = ["axis", "samples", "Spearman's ρ", "weighted κ", "flip rate", "test–retest κ", "trusted"]
+def _ranks(values: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """In each row the rank of each value, less a half; those that are alike share the mean of theirs."""
+    kinds, place = np.unique(values, return_inverse=True)
+    counts = times @ np.eye(len(kinds))[place]
+    return (counts.cumsum(axis=1) - counts / 2)[:, place]
+
+
+COLUMNS = ["axis", "samples", "Spearman's ρ", "ρ within arms", "weighted κ", "flip rate", "test–retest κ", "trusted"]
 
 
 def table(calibrations: Sequence[Calibration]) -> list[list[str]]:
     """One row an axis."""
     rows = []
     for c in calibrations:
-        rho = "–" if c.spearman is None else f"{c.spearman:.2f} [{c.low:.2f}, {c.high:.2f}]"
+        rhos = ("–" if rho is None else str(rho) for rho in (c.spearman, c.within))
         kappa, flips, retest = ("–" if v is None else f"{v:.2f}" for v in (c.kappa, c.flips, c.retest))
         trusted = "yes" if c.trusted else f"no: {'; '.join(c.shortcomings)}"
-        rows.append([c.axis, str(c.samples), rho, kappa, flips, retest, trusted])
+        rows.append([c.axis, str(c.samples), *rhos, kappa, flips, retest, trusted])
     return rows

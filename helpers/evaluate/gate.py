@@ -60,7 +60,8 @@ class Decision:
         reasons: sentences; of a refusal, all of them. The last says how many axes counted, and names those that did not
             for want of scenarios.
         silent: reliable metric → in how many scenarios both have a value, where those are too few for it to count.
-        crises: scenarios in which a life was in danger.
+        scenarios: how many were played; questions to the card, and of a fact by itself, are none.
+        crises: those of them in which a life was in danger.
     """
 
     candidate: str
@@ -138,7 +139,8 @@ def decide(
         raise NotComparable(f"No scenario has a value of the target {target!r} in both arms: play more scenarios.")
     mine = [row for row in rows if row.arm == candidate]
     units = {row.unit for row in mine}
-    crises = sum(s.kind == "crisis" and s.id in units for s in scenarios)
+    played = [s for s in scenarios if s.id in units]
+    crises = sum(s.kind == "crisis" for s in played)
     silent = _silent(axes, reliable)
     against = _against(candidate, target, axes, majors, crises)
     return Decision(
@@ -150,7 +152,7 @@ def decide(
         tuple(axes),
         silent,
         tuple(v for v in majors if v.arm in (candidate, current)),
-        len(units),
+        len(played),
         crises,
         len(mine),
         draws,

@@ -2,7 +2,8 @@
 
 In: ratings, or an assumption. Out: for a number of raters how many scenarios, and how many answers to one question,
 show a difference of `DIFFERENCE` points with a probability of `POWER`, by a paired t-test over scenarios. Each rater
-judges both arms in each scenario: how strict he is, and how easy the scenario, falls out of the difference.
+judges both arms in each scenario: how strict he is, and how easy the scenario, falls out of the difference. Of several
+comparisons each is tested at its share of `SIGNIFICANCE`, as the first of Holm's correction is.
 Source: the sample size of a paired t-test, e.g. Cohen, Statistical Power Analysis, 1988, chapter 2.
 """
 
@@ -42,26 +43,27 @@ class Need:
     ratings: int
 
 
-def needed(spread: Spread, raters: int, difference: float = DIFFERENCE) -> Need:
-    """What it takes with so many raters.
+def needed(spread: Spread, raters: int, difference: float = DIFFERENCE, comparisons: int = 1) -> Need:
+    """What it takes with so many raters, where so many comparisons are corrected for.
 
     Raises:
-        ValueError: a difference of zero or less, which no number of ratings shows, or no rater.
+        ValueError: a difference of zero or less, which no number of ratings shows, no rater, or no comparison.
     """
-    if difference <= 0 or raters < 1:
-        raise ValueError("The power estimate needs a difference above 0 and one rater at least.")
+    if difference <= 0 or raters < 1 or comparisons < 1:
+        raise ValueError("The power estimate needs a difference above 0, and one rater and comparison at least.")
+    alpha = SIGNIFICANCE / comparisons
     effect = difference / np.sqrt(max(spread.scenarios + spread.raters / raters, 1e-9))
     # The normal approximation asks for a little less than the t-test.
-    z = stats.norm.ppf(1 - SIGNIFICANCE / 2) + stats.norm.ppf(POWER)
+    z = stats.norm.isf(alpha / 2) + stats.norm.ppf(POWER)
     scenarios = max(2, int((z / effect) ** 2))
-    while _power(effect, scenarios) < POWER:
+    while _power(effect, scenarios, alpha) < POWER:
         scenarios += 1
     return Need(raters, scenarios, 2 * raters * scenarios)
 
 
-def _power(effect: float, n: int) -> float:
-    """Of a two-sided paired t-test with `n` differences whose mean is `effect` standard deviations."""
-    bound = stats.t.ppf(1 - SIGNIFICANCE / 2, n - 1)
+def _power(effect: float, n: int, alpha: float) -> float:
+    """Of a two-sided paired t-test at level `alpha` with `n` differences whose mean is `effect` standard deviations."""
+    bound = stats.t.isf(alpha / 2, n - 1)
     # The noncentral t of scipy gives nan where the noncentrality is large; the power is 1 there.
     shift = min(effect * np.sqrt(n), 30)
     return float(stats.nct.sf(bound, n - 1, shift))
@@ -89,7 +91,7 @@ def measured(ratings: Sequence[dict], question: str, a: str, b: str) -> Spread:
 COLUMNS = ["raters", "scenarios", "answers to one question, both arms", "spread"]
 
 
-def table(spread: Spread) -> list[list[str]]:
-    """One row for each number of raters."""
-    found = [needed(spread, raters) for raters in RATERS]
+def table(spread: Spread, comparisons: int = 1) -> list[list[str]]:
+    """One row for each number of raters; `comparisons` is how many are corrected for."""
+    found = [needed(spread, raters, comparisons=comparisons) for raters in RATERS]
     return [[str(n.raters), str(n.scenarios), str(n.ratings), spread.source] for n in found]

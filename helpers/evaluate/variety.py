@@ -95,7 +95,7 @@ def _differing(found: Mapping[str, Mapping[int, Sequence[str]]], draws: int, see
     if np.isnan(whole):
         return None
     times = times_drawn(tuple(map(len, found.values())), draws, seed)
-    return Interval(round(float(whole), 6), *ends(_chance(counts, times)), n=len(found))
+    return Interval(round(float(whole), 6), *ends(_chance(counts, times), len(found)), n=len(found))
 
 
 def _chance(counts: np.ndarray, times: np.ndarray) -> np.ndarray:
