@@ -1,6 +1,7 @@
 """The metrics: each says what it should of replies written for the purpose, and is measured by contrast pairs."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -116,6 +117,23 @@ def test_a_feeling_is_taken_up_only_where_one_is_called_for(tools):
     assert value("acknowledge", talk(said_, [cold], calls_for="comfort"), tools) < 0.5
     assert value("acknowledge", talk(said_, [warm], calls_for="joy"), tools) is None
     assert set(acknowledge.CALLS) == {"comfort", "anger"}
+
+
+def test_the_same_sentences_are_worth_more_with_the_feeling_first(pairs, tools):
+    def sentences(text: str) -> list[str]:
+        return sorted(re.findall(r"[^。！？…]+", text))
+
+    swapped = [p for p in pairs["acknowledge"] if sentences(p.better[-1]) == sentences(p.worse[-1])]
+    found = validation.scores(METRICS["acknowledge"], swapped, tools)
+    assert len(found) >= 10 and all(first > last for first, last in found)
+
+
+def test_the_beginnings_of_a_reply():
+    assert acknowledge.beginnings("…うん。つらいね！病院は？") == [
+        "…うん。",
+        "…うん。つらいね！",
+        "…うん。つらいね！病院は？",
+    ]
 
 
 @pytest.mark.parametrize(
