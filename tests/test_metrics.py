@@ -419,9 +419,13 @@ def test_readers_need_a_pair_that_leaves_a_feeling_aside(card, tmp_path):
         teach(card, ROOT / "data" / "dialogues" / "sakura", tmp_path, ROOT / "data" / "counterfactuals" / "sakura")
 
 
-def test_another_persona_has_readers_of_his_own():
-    readers = teach(load_persona("seiji"), *(ROOT / "data" / kind / "seiji" for kind in LEARNED))
-    assert readers.voice.accuracy.replies > 400 and len(readers.unseen) > 40
+@pytest.fixture(scope="module")
+def his():
+    return teach(load_persona("seiji"), *(ROOT / "data" / kind / "seiji" for kind in LEARNED))
+
+
+def test_another_persona_has_readers_of_his_own(his):
+    assert his.voice.accuracy.replies > 400 and len(his.unseen) > 40
 
 
 # --- models by parameter
@@ -531,6 +535,12 @@ def test_an_unreliable_metric_leaves_the_total(pairs, tools):
     table = {row[0]: row[-1] for row in validation.table(found)}
     assert table == {"persona": "reliable", "consistency": "unreliable: not in the total"}
     assert len(validation.figure(found).axes) == 1
+
+
+def test_with_the_readers_of_another_persona_what_hears_a_voice_alone_leaves_the_total(pairs, card, his):
+    tools = Tools(card, his)
+    found = {key: validate(METRICS[key], pairs[key], tools) for key in ("persona", "level", "acknowledge")}
+    assert reliable(found) == ("persona", "acknowledge", "stops")
 
 
 def test_wilson():
