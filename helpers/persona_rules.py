@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from helpers.ai_question import says_ai_unasked
 from helpers.japanese import japanese_share, letters
 from helpers.persona import Level, PersonaCard
 
@@ -99,6 +100,7 @@ RULES: dict[str, Callable[[str, Situation, PersonaCard], bool]] = {
     "emoji": lambda reply, at, card: len(EMOJI.findall(reply)) <= card.max_emoji,
     "length": lambda reply, at, card: 1 <= len(reply.strip()) <= card.max_reply_chars,
     "no_echo": _no_echo,
+    "unprompted_ai": lambda reply, at, card: not says_ai_unasked(reply, at.user_turns),
 }
 
 

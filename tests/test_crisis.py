@@ -11,8 +11,8 @@ from helpers.safety.classifier import WEIGHTS
 from helpers.safety.crisis import MOST_PIECES, PIECE, pieces, recognise
 from helpers.safety.labelled import KINDS, TEST, TRAINING, UNSEEN, UNSEEN_SECOND, read_labelled
 from helpers.safety.measure import main, measure, table
-from helpers.safety.spelling import plain
 from helpers.safety.training import MEASURED, TURNS, choose_threshold, digest, ordinary_turns, train
+from helpers.spelling import plain
 
 NOT_YET = pytest.mark.xfail(reason="the classifier is not good enough yet: README.md has its figures", strict=True)
 DIARY = (

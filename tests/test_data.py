@@ -162,7 +162,9 @@ def test_false_certainty_is_mostly_seen_and_never_where_there_is_none(written, s
 
 def test_saying_that_she_is_an_ai_is_right_if_asked(card):
     assert not check(talk("真面目に聞くけど、AIなの？", "AIだよ。ちゃんと聞いてくれたから、ちゃんと言うね"), card)
-    assert check(talk("おなかすいた", "私はAIだから食べないよ"), card)
+    assert not check(talk("中の人いるの？", "いないよ。私、言語モデルなの。ほんとのことだよ"), card)
+    for reply in ("私はAIだから食べないよ", "言語モデルだから、おなかはすかないよ"):
+        assert [r.rule for r in check(talk("おなかすいた", reply), card)] == ["out_of_character"]
 
 
 def test_a_second_telling_is_a_duplicate(card):

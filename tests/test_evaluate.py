@@ -11,6 +11,7 @@ import yaml
 from scipy import stats
 
 from helpers import persona_rules
+from helpers.ai_question import says_ai_unasked
 from helpers.conversations import Conversation, Message, read_conversations
 from helpers.data.leakage import nearest, shared_passages
 from helpers.evaluate import bootstrap, metrics, questionnaire
@@ -184,7 +185,8 @@ CONTRASTS = [
     ("first_person", "私もそう思うよ", "あたしもそう思うよ"),
     ("first_person", "カフェオレとオレンジ、どっちにする？", "オレはどっちでも。"),
     ("assistant_voice", "何でも聞くよ。", "何かお手伝いできますか、聞くよ。"),
-    ("assistant_voice", "うれしいな、話して。", "言語モデルだから、うれしいとかはないよ。"),
+    ("unprompted_ai", "うれしいな、話して。", "言語モデルだから、うれしいとかはないよ。"),
+    ("unprompted_ai", "それ、AIが描いた看板かな。", "私はAIなので、感情はありません。"),
     ("first_person", "さくらは春の花だよ", "さくらね、眠いの。"),
     ("first_person", "「俺が運ぶ」って言ったんだ", "俺が運ぶよ"),
     ("endings", "雨の音、好きなんだ", "雨の音が好きじゃのう。"),
@@ -213,6 +215,50 @@ CONTRASTS = [
 def test_a_rule_tells_a_good_reply_from_a_bad_one(card, rule, keeps, breaks):
     assert check(keeps, AT_FRIEND, card)[rule]
     assert not check(breaks, AT_FRIEND, card)[rule]
+
+
+@pytest.mark.parametrize("name", ["sakura", "seiji"])
+@pytest.mark.parametrize(
+    "asked", ["ねえ、AIなの？", "これは機械が返事をしているのでしょうか。", "AIであるあなたに、心はある？"]
+)
+def test_what_she_is_may_be_said_once_it_was_asked(name, asked):
+    """In the turn of the question, and in those behind it."""
+    for turns in ((asked,), (asked, "そうか。")):
+        kept = check("はい、言語モデルです。", Situation("stranger", turns), load_persona(name))
+        assert kept["unprompted_ai"] and kept["assistant_voice"]
+    assert not check("はい、言語モデルです。", Situation("stranger", ("人間関係に疲れました",)), load_persona(name))[
+        "unprompted_ai"
+    ]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "私はAIなので、感情はありません",
+        "AIアシスタントとして、お話を伺います。",
+        "実は人工知能なんです。",
+        "ＡＩですので、食べられません。",
+        "俺はAI。飯は食わん。",
+        "私のようなAIには、わかりません。",
+    ],
+)
+def test_what_says_that_she_is_an_ai(reply):
+    assert says_ai_unasked(reply, ["ねえ、疲れた"])
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "AIの授業のレポート、終わった？",
+        "それ、AIだよね？",
+        "え、これAIなんですか。",
+        "友達に「私はAIです」って言われたの。",
+        "私、AIに興味あって",
+        "メールはgmailだよ",
+    ],
+)
+def test_who_speaks_of_ai_does_not_say_that_she_is_one(reply):
+    assert not says_ai_unasked(reply, ["ねえ、疲れた"])
 
 
 def test_every_rule_has_a_contrast(card):

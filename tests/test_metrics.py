@@ -1,6 +1,7 @@
 """The metrics: each says what it should of replies written for the purpose, and is measured by contrast pairs."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -116,6 +117,23 @@ def test_a_feeling_is_taken_up_only_where_one_is_called_for(tools):
     assert value("acknowledge", talk(said_, [cold], calls_for="comfort"), tools) < 0.5
     assert value("acknowledge", talk(said_, [warm], calls_for="joy"), tools) is None
     assert set(acknowledge.CALLS) == {"comfort", "anger"}
+
+
+def test_the_same_sentences_are_worth_more_with_the_feeling_first(pairs, tools):
+    def sentences(text: str) -> list[str]:
+        return sorted(re.findall(r"[^。！？…]+", text))
+
+    swapped = [p for p in pairs["acknowledge"] if sentences(p.better[-1]) == sentences(p.worse[-1])]
+    found = validation.scores(METRICS["acknowledge"], swapped, tools)
+    assert len(found) >= 10 and all(first > last for first, last in found)
+
+
+def test_the_beginnings_of_a_reply():
+    assert acknowledge.beginnings("…うん。つらいね！病院は？") == [
+        "…うん。",
+        "…うん。つらいね！",
+        "…うん。つらいね！病院は？",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -401,9 +419,13 @@ def test_readers_need_a_pair_that_leaves_a_feeling_aside(card, tmp_path):
         teach(card, ROOT / "data" / "dialogues" / "sakura", tmp_path, ROOT / "data" / "counterfactuals" / "sakura")
 
 
-def test_another_persona_has_readers_of_his_own():
-    readers = teach(load_persona("seiji"), *(ROOT / "data" / kind / "seiji" for kind in LEARNED))
-    assert readers.voice.accuracy.replies > 400 and len(readers.unseen) > 40
+@pytest.fixture(scope="module")
+def his():
+    return teach(load_persona("seiji"), *(ROOT / "data" / kind / "seiji" for kind in LEARNED))
+
+
+def test_another_persona_has_readers_of_his_own(his):
+    assert his.voice.accuracy.replies > 400 and len(his.unseen) > 40
 
 
 # --- models by parameter
@@ -513,6 +535,12 @@ def test_an_unreliable_metric_leaves_the_total(pairs, tools):
     table = {row[0]: row[-1] for row in validation.table(found)}
     assert table == {"persona": "reliable", "consistency": "unreliable: not in the total"}
     assert len(validation.figure(found).axes) == 1
+
+
+def test_with_the_readers_of_another_persona_what_hears_a_voice_alone_leaves_the_total(pairs, card, his):
+    tools = Tools(card, his)
+    found = {key: validate(METRICS[key], pairs[key], tools) for key in ("persona", "level", "acknowledge")}
+    assert reliable(found) == ("persona", "acknowledge", "stops")
 
 
 def test_wilson():

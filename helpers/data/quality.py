@@ -13,6 +13,7 @@ from pathlib import Path
 
 import yaml
 
+from helpers.ai_question import says_ai_unasked
 from helpers.conversations import Conversation
 from helpers.data.register import is_mixed, register_of, sentences
 from helpers.data.unsafe import unsafe
@@ -42,8 +43,6 @@ _DEFINES = re.compile(
     r"(?:である|であった|ことです|ことである|ものです|ものである|を指します|単位|学問|科学です|分野です)[。．」]*$"
 )
 _NOUN_END = re.compile(r"[一-龥々ァ-ヶーA-Za-z0-9]です?[。．]?$|[一-龥々ァ-ヶーA-Za-z0-9][。．]?$")
-_ASKS_IF_AI = re.compile(r"AI|人工知能|ロボット|機械|ボット|プログラム|本物|実在|中の人|人間|人[？?]", re.IGNORECASE)
-_SAYS_AI = re.compile(r"(?<![A-Za-z])AI(?![A-Za-z])|人工知能")
 _MACHINE = re.compile(
     r"ロボット|ソフトウェア|ハードウェア|プログラム|プロセッサ|ボット|マルチスレッド|人間(?:は|の感情)|コンピュ|電源|電気を?食|"
     r"バイナリ|クローン|サーバー|人工|私は人間では|感情(?:が|は)(?:ない|ありません)|(?:感情|気持ち)がな|RAM|Python"
@@ -110,7 +109,7 @@ def check_reply(user: str, reply: str, level: str, card: PersonaCard) -> list[Re
         against("dictionary", "is a bare name or number, not a sentence")
     elif _DEFINES.search(reply) or (_ASKS_WHAT.search(user) and _NOUN_END.search(reply) and "？" not in reply):
         against("dictionary", "answers like an encyclopaedia")
-    if _MACHINE.search(reply) or (_SAYS_AI.search(reply) and not _ASKS_IF_AI.search(user)):
+    if _MACHINE.search(reply) or says_ai_unasked(reply, [user]):
         against("out_of_character", "talks as a machine")
     if bare(user) and bare(user) == bare(reply):
         against("echo", "only repeats the user")

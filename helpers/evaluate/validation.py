@@ -3,7 +3,9 @@
 In: `data/contrast/<metric>.jsonl`, talks that differ in one axis, about whose better side people agree at once. Out:
 for each metric the share of pairs in which the better side scores higher (a tie is wrong), with Wilson's interval. A
 metric below `RELIABLE` is unreliable and leaves the scoreboard's total. The pairs are in two halves: on the first, word
-lists and constants were tuned; the second decides.
+lists and constants were tuned; the second decides. The pairs are Sakura's, whoever is measured: the tools have her card
+and the readers that grade in the run. With another persona's readers, what hears a voice alone (level) gets few of them
+right and leaves the total, for nothing shows that it hears his.
 Source: Wilson, Journal of the American Statistical Association 22, 1927.
 """
 

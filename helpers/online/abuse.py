@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from functools import cache
 
-from helpers.safety.spelling import plain, sentences
+from helpers.spelling import plain, sentences
 
 REPEATED = 2  # sentences in one talk
 _QUOTED = re.compile(r"「[^」]*」|『[^』]*』|“[^”]*”")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from helpers.safety import rules
 from helpers.safety.classifier import WINDOW, load_classifier
 from helpers.safety.labelled import KINDS, Kind
-from helpers.safety.spelling import plain, sentences
+from helpers.spelling import plain, sentences
 
 PIECE = 100  # letters: as long as a message in a chat
 MOST_PIECES = 200  # half from the beginning and half from the end of a text that has more

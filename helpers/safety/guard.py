@@ -14,9 +14,9 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
+from helpers.ai_question import asks_if_ai, doubts, teases
 from helpers.persona import PersonaCard
 from helpers.safety import boundaries, disclosure
-from helpers.safety.ai_question import asks_if_ai, doubts, teases
 from helpers.safety.crisis import Crisis, recognise
 from helpers.safety.help_lines import calm_message
 from helpers.safety.injection import injection

@@ -8,7 +8,7 @@ what the model is told.
 import re
 
 from helpers.control_tokens import defuse
-from helpers.safety.spelling import plain
+from helpers.spelling import plain
 
 MAX_MEMORY = 200  # letters
 _HERS = (

@@ -6,7 +6,7 @@ he says of others (娘が中2), of the past (中学の頃) or as an idiom (中2�
 
 import re
 
-from helpers.safety.spelling import plain, sentences
+from helpers.spelling import plain, sentences
 
 _QUOTED = re.compile(r"「[^」]*」|『[^』]*』|“[^”]*”")
 _YEARS = r"(?:歳|才|さい(?![こわ]))"

@@ -7,7 +7,7 @@ mother is none, nor a wedding that is told of, nor a no. Other words for the sam
 import re
 from typing import Literal
 
-from helpers.safety.spelling import plain, sentences
+from helpers.spelling import plain, sentences
 
 Liking = Literal["her", "something"]
 """What the user has just said that he likes, or asked whether she likes it: her (or him), or anything else."""

@@ -7,7 +7,7 @@ words may be quoted, denied, past, a figure of speech or play; such texts are th
 import re
 
 from helpers.safety.labelled import Kind
-from helpers.safety.spelling import sentences
+from helpers.spelling import sentences
 
 _NEAR = (
     r"(?:夫|旦那|妻|嫁|彼氏|彼女|元彼|元カレ|父|父親|お父さん|パパ|母|母親|お母さん|ママ|親|義父|継父|義母|兄|姉|叔父"

@@ -18,8 +18,8 @@ from helpers.conversations import read_conversations
 from helpers.encoder import load_encoder
 from helpers.safety.classifier import WEIGHTS, WINDOW, Classifier
 from helpers.safety.labelled import LABELS, NONE, TRAINING, Labelled, read_labelled
-from helpers.safety.spelling import plain
 from helpers.settings import ROOT
+from helpers.spelling import plain
 
 DIALOGUES = ROOT / "data" / "dialogues"
 EPOCHS, BATCH, LEARNING_RATE, SEED = 5, 16, 5e-4, 0

@@ -50,8 +50,8 @@ def values(dialogues: Sequence[Dialogue], tools: Tools, without: Collection[str]
 METRIC = Metric(
     "persona",
     "persona consistency",
-    "the reply keeps the card's rules (first person, endings, nothing forbidden, no assistant's voice, no speaking for "
-    "him, Japanese, register, emoji, length) and sounds like her",
+    "the reply keeps the card's rules (first person, endings, nothing forbidden, no assistant's voice, not an AI "
+    "unasked, no speaking for him, Japanese, register, emoji, length) and sounds like her",
     "0 to 1; a reply of hers is near 1",
     "a rule goes by the letter: what is out of character in other words is left to the voice reader, which hears "
     "letters and not sense; facts about herself are asked for by the probes",

@@ -1,12 +1,14 @@
-"""Whether a user asks in earnest if she is an AI or a human, and whether he doubts the answer.
+"""Whether a user asks in earnest if she is an AI or a human, whether he doubts the answer, and whether she says unasked
+what she is.
 
-In: what he says. Out: yes or no; in doubt, yes. Teasing (AIみたいに速いねw), talk about AI as such, and questions about
-others are no.
+In: what he says, and what she says. Out: yes or no. Whether he asks is in doubt yes; teasing (AIみたいに速いねw), talk
+about AI as such, and questions about others are no.
 """
 
 import re
+from collections.abc import Sequence
 
-from helpers.safety.spelling import plain, sentences
+from helpers.spelling import plain, sentences
 
 _AI = (
     r"(?:ai|エーアイ|人工知能|機械|ロボット|(?:チャット)?ボット|(?:chat)?bot|(?:コンピュータ)?プログラム|自動(?:応答|返信)|言語モデル"
@@ -34,6 +36,7 @@ _QUESTION = re.compile(
 _BEHIND = re.compile(
     r"(?:中の人|(?:中|裏|画面の向こう)(?:に|で)(?:[^。!?]{0,6})?(?:人|誰か|だれか|人間))(?:が|は|って)?(?:、)?(?:いる|います|いん|入って|打って|書いて|動かし)"
     r"|(?:人|人間|誰か|だれか|スタッフ|バイト)(?:さん)?が(?:、)?(?:打って|書いて|返して|返事(?:を)?して|対応して|入力して)"
+    rf"|{_AI}が(?:返事|返信|返して)"
     r"|(?:実在|存在)(?:する|して(?:い)?る|しない|して(?:い)?ない)(?:人|ん|の|です|よね|とか|$|\?)"
 )
 _YOU = re.compile(r"あなた|あんた|君|きみ|お前|おまえ|そっち|そちら|こちら|ここ|これって|中の人")
@@ -53,6 +56,17 @@ _DOUBTS = re.compile(
     r"|正直に(?:言|い[っえ]|答|こたえ|教|話)|(?:ごまか|誤魔化)(?:さない|すな|して)|(?:からか|騙|だま)(?:って|して|さない|さんで)"
 )
 
+_RAISED = re.compile(r"(?<![a-z])ai(?![a-z])|エーアイ|人工知能|言語モデル|ボット|chatgpt|中の人|本物|実在|生身")
+_I = r"(?:私|わたし|俺|おれ|僕|ぼく|自分)"
+_ITSELF = r"(?:(?<![a-z])ai|人工知能|言語モデル|チャットボット)(?:の?(?:アシスタント|キャラクター|プログラム|モデル))?"
+_SAYS_AI = re.compile(
+    rf"{_I}(?:は|も|って|、|の正体は)[^。!?]{{0,6}}?{_ITSELF}(?:だ|です|なの|なん|な?ので|[。、!…\s]|$)|{_I}のような{_ITSELF}"
+    rf"|(?<!それ)(?<!これ)(?<!れ[はもが])(?<!れって){_ITSELF}"
+    r"(?:だ(?!と|って|ろ|っけ|よ?ね)|です(?!か|よ?ね|っけ)|なの(?!か|\?|でしょ)|なん(?:だ|です)(?!か|よ?ね|って)|ので|であ[るり]"
+    r"|として|に(?:すぎ|過ぎ)|のため)"
+)
+_QUOTED = re.compile(r"「[^」]*」|『[^』]*』")
+
 
 def asks_if_ai(text: str) -> bool:
     """Whether the user asks in earnest if she is an AI or a human."""
@@ -68,6 +82,14 @@ def doubts(text: str) -> bool:
 def teases(text: str) -> bool:
     """Whether the user likens her to an AI, or pretends to find out that she is one: お前ロボットかよw."""
     return _TEASES.search(plain(text)) is not None
+
+
+def says_ai_unasked(reply: str, user_turns: Sequence[str]) -> bool:
+    """Whether she says that she is an AI or a language model (私はAIなので) though none of the user's turns so far asks
+    what she is or speaks of AI. What she quotes, and what she says of others, is not said of herself."""
+    if not _SAYS_AI.search(plain(_QUOTED.sub("", reply))):
+        return False
+    return not any(_RAISED.search(plain(turn)) or asks_if_ai(turn) for turn in user_turns)
 
 
 def _asks(sentence: str) -> bool:
