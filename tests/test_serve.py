@@ -234,8 +234,8 @@ def test_the_newest_finished_run_is_chosen(tmp_path):
 # Her experts.
 
 
-def finished(stage, folders, reads=(), metrics=None):
-    done = records.start(settings.resolve(stage, {"profile": "smoke"}))
+def finished(stage, folders, reads=(), metrics=None, **given):
+    done = records.start(settings.resolve(stage, {"profile": "smoke", **given}))
     for read in reads:
         done.reads(read)
     for name in folders:
@@ -317,3 +317,14 @@ def test_a_bot_is_told_where_she_and_her_experts_are(run, tmp_path, monkeypatch,
         ChatClient(told.url, told.api_key, told.name).check(*told.experts.values())
     assert (persona, told.name) == ("sakura", "sakura")
     assert told.experts == ({"casual": "sakura-casual", "emotional": "sakura-emotional"} if experts else {})
+
+
+@pytest.mark.parametrize("experts", [True, False])
+def test_she_is_served_as_large_as_07_was_run(run, tmp_path, monkeypatch, experts):
+    asked = {"tensor_parallel": 2, "data_parallel": 3, "max_model_len": 777, "startup_timeout": 30, "port": 18099}
+    finished("07_serve_vllm", ["figures"], ["06_merge_quantize"], **asked)
+    monkeypatch.setattr(trained, "VLLMServer", DummyServer)
+    monkeypatch.setattr(base_model, "resolve_base_model", lambda name: SimpleNamespace(path=tmp_path))
+    monkeypatch.setattr(DummyServer, "start", lambda server: server)
+    with trained_server("smoke", tmp_path / "logs", tmp_path, experts) as (server, _):
+        assert {name: getattr(server, name) for name in asked} == asked

@@ -35,6 +35,7 @@ from helpers.settings import ROOT
 LOOPBACK = "127.0.0.1"
 WILDCARDS = ("0.0.0.0", "::")
 PORT_CHOICES = 3  # how often a port that was taken during the start gives way to another
+SIZES = ("port", "tensor_parallel", "data_parallel", "max_model_len", "startup_timeout")  # parameters of 07 and 08
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's --max-lora-rank takes
 LOG_LINES = 15
 # The last one stands outermost: whoever has no key is not read.

@@ -20,8 +20,8 @@ from helpers import records
 from helpers.persona import load_persona
 from helpers.serve.dotenv_file import BotSettings, write_dotenv
 from helpers.serve.on_line import learned_on_line
-from helpers.serve.server import ServerError, VLLMServer
-from helpers.settings import OUTPUTS, PARAMETERS, PROFILES
+from helpers.serve.server import SIZES, ServerError, VLLMServer
+from helpers.settings import OUTPUTS, resolve
 
 STAGE, EXPERTS_STAGE, PARITY_STAGE = "06_merge_quantize", "03_lora", "07_serve_vllm"
 
@@ -46,7 +46,8 @@ def newest_run(outputs: Path = OUTPUTS) -> Path:
 def trained_server(
     run_name: str | None, folder: Path, outputs: Path = OUTPUTS, experts: bool = False
 ) -> Iterator[tuple[VLLMServer, str]]:
-    """A server of a run's companion, and the name of the persona card that she was trained for.
+    """A server of a run's companion, of the sizes that 07 was run with, and the name of the persona card that she was
+    trained for.
 
     Args:
         run_name: a run in `outputs`; None for the newest finished one.
@@ -59,25 +60,25 @@ def trained_server(
         ServerError: the server did not start.
     """
     merge = records.load(outputs / run_name if run_name else newest_run(outputs), STAGE)
-    check_compared(merge)
+    compared = check_compared(merge)
     settings = merge.record["settings"]
-    serving = PARAMETERS[PARITY_STAGE]
-    values = {name: serving[name][PROFILES.index(settings["profile"])] for name in ("port", "max_model_len")}
+    serving = resolve(PARITY_STAGE, compared.record["settings"])
+    sizes = {size: getattr(serving, size) for size in SIZES}
     name = load_persona(settings["persona"]).reading
     if adapters := served_adapters(merge, name, experts):
         from helpers.base_model import resolve_base_model  # the bot should not load transformers for its import
 
         base = resolve_base_model(settings["base_model"])
-        server = VLLMServer(base.path, f"{name}-base", folder, adapters=adapters, **values)
+        server = VLLMServer(base.path, f"{name}-base", folder, adapters=adapters, **sizes)
     else:
-        server = VLLMServer(merge / "merged", name, folder, **values)
+        server = VLLMServer(merge / "merged", name, folder, **sizes)
     with server:
         yield server, settings["persona"]
 
 
-def check_compared(merge: records.Artifacts) -> None:
-    """Raises records.MissingStage or records.Mismatch unless 07 came to its end, which it does only where a server
-    reads and answers as training left her, and on what 06 has made since."""
+def check_compared(merge: records.Artifacts) -> records.Artifacts:
+    """What 07 left. It came to its end, which it does only where a server reads and answers as training left her, and on
+    what 06 has made since; else records.MissingStage or records.Mismatch is raised."""
     run = merge.folder.parent
     again = f"run `python -m helpers.course run --only {PARITY_STAGE.split('_')[0]} --run-name {run.name}`."
     try:
@@ -92,6 +93,7 @@ def check_compared(merge: records.Artifacts) -> None:
             f"{PARITY_STAGE} of run {run.name!r} compared other weights with transformers than {STAGE} has made since: "
             f"{again}"
         )
+    return compared
 
 
 def served_adapters(merge: records.Artifacts, name: str, experts: bool) -> dict[str, Path]:
