@@ -3,7 +3,8 @@
 In: the newest finished run, or one by name. Out: a server of its merged model (of a run that has learned on line, or
 with experts, of its base with her current adapter, under the same name, and with the experts), and in `bot.env` of the
 run where it is; both go away with the caller, or with Ctrl-C. A run is served only if 07 has compared a server of its
-weights with transformers. An adapter that becomes current meanwhile is served from the next start on: vLLM can load one
+weights with transformers; an adapter that was learned on line is younger, and there because it passed its trial on a
+server of the same base. An adapter that becomes current meanwhile is served from the next start on: vLLM can load one
 at run time, but then everybody who may chat may have it load any folder.
 """
 
@@ -12,14 +13,14 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from helpers import records
 from helpers.persona import load_persona
 from helpers.serve.dotenv_file import BotSettings, write_dotenv
-from helpers.serve.on_line import learned_on_line
+from helpers.serve.on_line import ONLINE, learned_on_line
 from helpers.serve.server import SIZES, ServerError, VLLMServer
 from helpers.settings import OUTPUTS, resolve
 
@@ -56,19 +57,23 @@ def trained_server(
 
     Raises:
         records.MissingStage, records.Mismatch: there is no such run, it has no experts, an adapter was changed, what
-            was learned on line went on from another, or 07 has not compared these weights.
+            was learned on line went on from another, or 07 has not compared these weights, or not on this base.
         ServerError: the server did not start.
     """
     merge = records.load(outputs / run_name if run_name else newest_run(outputs), STAGE)
-    compared = check_compared(merge)
     settings = merge.record["settings"]
+    name = load_persona(settings["persona"]).reading
+    adapters = served_adapters(merge, name, experts)
+    compared = check_compared(merge, adapters.values())
     serving = resolve(PARITY_STAGE, compared.record["settings"])
     sizes = {size: getattr(serving, size) for size in SIZES}
-    name = load_persona(settings["persona"]).reading
-    if adapters := served_adapters(merge, name, experts):
+    if adapters:
         from helpers.base_model import resolve_base_model  # the bot should not load transformers for its import
 
         base = resolve_base_model(settings["base_model"])
+        if base.sha256 != merge.record.get("base_sha256"):
+            run = merge.folder.parent.name
+            raise records.Mismatch(f"Run {run!r} was trained on another {base.name!r} than is here now.")
         server = VLLMServer(base.path, f"{name}-base", folder, adapters=adapters, **sizes)
     else:
         server = VLLMServer(merge / "merged", name, folder, **sizes)
@@ -76,9 +81,13 @@ def trained_server(
         yield server, settings["persona"]
 
 
-def check_compared(merge: records.Artifacts) -> records.Artifacts:
-    """What 07 left. It came to its end, which it does only where a server reads and answers as training left her, and on
-    what 06 has made since; else records.MissingStage or records.Mismatch is raised."""
+def check_compared(merge: records.Artifacts, adapters: Iterable[Path]) -> records.Artifacts:
+    """What 07 left, if it came to its end, which it does only where a server reads and answers as training left her, on
+    what 06 has made since and with these `adapters`, but for those that were learned on line.
+
+    Raises:
+        records.MissingStage, records.Mismatch: it did not.
+    """
     run = merge.folder.parent
     again = f"run `python -m helpers.course run --only {PARITY_STAGE.split('_')[0]} --run-name {run.name}`."
     try:
@@ -88,9 +97,14 @@ def check_compared(merge: records.Artifacts) -> records.Artifacts:
             f"She is not served before {PARITY_STAGE} of run {run.name!r} has compared a server of these weights with "
             f"transformers, to its end: {again}"
         ) from error
+    known = compared.record["metrics"].get("compared_adapters", {}).values()
+    trained = [folder for folder in adapters if not folder.is_relative_to(run / ONLINE)]
+    unknown = [str(folder.relative_to(run)) for folder in trained if records.artifact_sha256(folder) not in known]
     if compared.record["inputs"].get(STAGE) != merge.sha256:
+        unknown.append(STAGE)
+    if unknown:
         raise records.Mismatch(
-            f"{PARITY_STAGE} of run {run.name!r} compared other weights with transformers than {STAGE} has made since: "
+            f"{PARITY_STAGE} of run {run.name!r} compared other weights with transformers than {unknown[0]} has now: "
             f"{again}"
         )
     return compared
