@@ -3,6 +3,9 @@
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 import urllib.request
 from dataclasses import replace
@@ -352,3 +355,29 @@ def test_she_is_served_as_large_as_07_was_run(run, tmp_path, monkeypatch, expert
     monkeypatch.setattr(DummyServer, "start", lambda server: server)
     with trained_server("smoke", tmp_path / "logs", tmp_path, experts) as (server, _):
         assert {name: getattr(server, name) for name in asked} == asked
+
+
+SERVES = """
+import sys
+from stress_server import DummyServer
+from helpers.serve import trained
+
+trained.VLLMServer = DummyServer
+sys.exit(trained.main(["--run-name", "smoke"]))
+"""
+
+
+def test_ended_by_sigterm_nothing_is_left_but_the_log(run, tmp_path):
+    environment = os.environ | {"COMPANION_OUTPUTS": str(tmp_path), "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVES], env=environment, stdout=subprocess.PIPE, text=True
+    ) as serving:
+        assert serving.stdout.readline().startswith("sakura answers at ")
+        told = read_dotenv(run / "bot.env")
+        ChatClient(told.url, told.api_key, told.name).check()
+        serving.send_signal(signal.SIGTERM)
+        assert serving.wait(60) == 128 + signal.SIGTERM
+    assert not (run / "bot.env").exists()
+    with pytest.raises(ChatError, match="No server answers"):
+        ChatClient(told.url, told.api_key, told.name).check()
+    assert (run / "logs" / "vllm-sakura.log").exists()

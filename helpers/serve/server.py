@@ -330,7 +330,7 @@ class VLLMServer:
                     taken = PORT_TAKEN.search(self._log())
                     raise (PortTaken if taken else ServerError)(
                         f"The server {self.name!r} ended while starting (exit code {self._watchdog.returncode}); "
-                        f"the end of {self.log_file.name}:\n{self.log_tail()}"
+                        f"the end of {os.path.relpath(self.log_file)}:\n{self.log_tail()}"
                     )
                 number, stage = stage_of(self._log())
                 if number == len(STAGES) and self._beaten():
@@ -338,8 +338,8 @@ class VLLMServer:
                 if elapsed > self.startup_timeout:
                     raise ServerError(
                         f"The server {self.name!r} did not answer within {self.startup_timeout:.0f} s (stage {number} "
-                        f"of {len(STAGES)}: {stage}): raise startup_timeout, or see the end of {self.log_file.name}:\n"
-                        f"{self.log_tail()}"
+                        f"of {len(STAGES)}: {stage}): raise startup_timeout, or see the end of "
+                        f"{os.path.relpath(self.log_file)}:\n{self.log_tail()}"
                     )
                 if number != progress.n:
                     progress.n = number

@@ -2,16 +2,15 @@
 
 In: the newest finished run, or one by name. Out: a server of its merged model (of a run that has learned on line, or
 with experts, of its base with her current adapter, under the same name, and with the experts), and in `bot.env` of the
-run where it is; both go away with the caller, or with Ctrl-C. A run is served only if 07 has compared a server of its
-weights with transformers; an adapter that was learned on line is younger, and there because it passed its trial on a
-server of the same base. An adapter that becomes current meanwhile is served from the next start on: vLLM can load one
-at run time, but then everybody who may chat may have it load any folder.
+run where it is; both go away with the caller, with Ctrl-C or with SIGTERM. A run is served only if 07 has compared a
+server of its weights with transformers; an adapter that was learned on line is younger, and there because it passed its
+trial on a server of the same base. An adapter that becomes current meanwhile is served from the next start on: vLLM can
+load one at run time, but then everybody who may chat may have it load any folder.
 """
 
 import argparse
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from helpers import records
 from helpers.persona import load_persona
+from helpers.processes import exit_on_sigterm
 from helpers.serve.dotenv_file import BotSettings, write_dotenv
 from helpers.serve.on_line import ONLINE, learned_on_line
 from helpers.serve.server import SIZES, ServerError, VLLMServer
@@ -52,7 +52,7 @@ def trained_server(
 
     Args:
         run_name: a run in `outputs`; None for the newest finished one.
-        folder: where the log goes.
+        folder: where the log goes; every server that runs has one of its own.
         experts: whether her experts are served beside her.
 
     Raises:
@@ -158,19 +158,19 @@ def bot_settings(server: VLLMServer) -> BotSettings:
 
 
 def keep_up(server: VLLMServer, env: Path) -> None:
-    """Keep the server up until Ctrl-C. Meanwhile `env` says where it is; it goes away with the server's key.
+    """Keep the server up until Ctrl-C or SystemExit. Meanwhile `env` says where it is; it goes away with the key.
 
     Raises:
         ServerError: the server ended by itself.
     """
-    write_dotenv(env, bot_settings(server))
     shown = os.path.relpath(env)
-    sys.stdout.write(
-        f"{name_of(server)} answers at {server.base_url}. Her name and the server's key are in {shown}; Ctrl-C ends.\n"
-        f"To talk to her: python -m helpers.bot --env {shown}\n"
-    )
-    sys.stdout.flush()
     try:
+        write_dotenv(env, bot_settings(server))
+        sys.stdout.write(
+            f"{name_of(server)} answers at {server.base_url}. Her name and the server's key are in {shown}; Ctrl-C "
+            f"ends.\nTo talk to her: python -m helpers.bot --env {shown}\n"
+        )
+        sys.stdout.flush()
         while server.running:
             time.sleep(1)
         raise ServerError(f"The server ended by itself; the end of its log:\n{server.log_tail()}")
@@ -181,19 +181,17 @@ def keep_up(server: VLLMServer, env: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0 after Ctrl-C, 1 with one sentence on standard error if she could not be served."""
+    """Exit code 0 after Ctrl-C, 143 after SIGTERM, 1 with one sentence on standard error if she could not be served."""
     parser = argparse.ArgumentParser(
         prog="python -m helpers.serve.trained", description="Serve the companion of a run until Ctrl-C."
     )
     parser.add_argument("--run-name", help="a run in outputs/ (default: the newest finished one)")
     parser.add_argument("--experts", action="store_true", help="serve 03's experts beside her, for the bot to route to")
     options = parser.parse_args(arguments)
+    exit_on_sigterm()
     try:
         run = OUTPUTS / options.run_name if options.run_name else newest_run()
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            trained_server(run.name, Path(folder), experts=options.experts) as (server, _),
-        ):
+        with trained_server(run.name, run / "logs", experts=options.experts) as (server, _):
             keep_up(server, run / "bot.env")
     except (ServerError, records.MissingStage, records.Mismatch) as error:
         sys.stderr.write(f"{error}\n")
