@@ -1,7 +1,8 @@
 """The base model: the embedded one, a tiny random one, a local folder, or a hub id.
 
-In: a name. Out: `BaseModel`, with a local path whose tokenizer, chat template and stop tokens are right, and a content
-hash that later stages compare. With no hub at hand the workbench brings Gemma 3 270M (a 4-bit GGUF inside a Python
+In: a name. Out: `BaseModel`, with a local path, a tokenizer whose chat template is the family's, and a content hash
+that later stages compare. A published model's own files stay as they are; `VLLMServer` gives vLLM the tokenizer,
+template and stop tokens from here. With no hub at hand the workbench brings Gemma 3 270M (a 4-bit GGUF inside a Python
 package). It, and a checkpoint that transformers has no class for, are converted once into the cache.
 """
 

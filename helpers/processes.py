@@ -1,4 +1,5 @@
-"""Processes that cannot outlive the one that started them, and which of several at one task this is."""
+"""Processes that cannot outlive the one that started them and clear up when they are ended, and which of several at one
+task this is."""
 
 import ctypes
 import os
@@ -12,6 +13,12 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 def die_with_parent() -> None:
     """Have Linux kill this process when the thread that started it ends, kill -9 too."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def exit_on_sigterm() -> None:
+    """Have SIGTERM (systemd, `docker stop`) raise SystemExit here, with the shell's exit code for it, 143: what is open
+    is closed, where Python by itself would end at once."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
 def rank() -> int:

@@ -42,9 +42,12 @@ def small_tokenizer(name: str = "qwen2.5") -> PreTrainedTokenizerFast:
     )
 
 
-def small_base(folder: Path, heads: int = 4) -> BaseModel:
-    """Made in `folder`; the same bytes each time. vLLM on a CPU takes no head narrower than 32: for it `heads` is 2."""
-    tokenizer = small_tokenizer()
+def small_base(folder: Path, heads: int = 4, family: str = "qwen2.5") -> BaseModel:
+    """Made in `folder`; the same bytes each time. vLLM on a CPU takes no head narrower than 32: for it `heads` is 2.
+
+    Like a published base it has no template of ours, and stops at the end of a text alone. The weights are Qwen2's for
+    each `family` of tokenizer."""
+    tokenizer = small_tokenizer(family)
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
     config = Qwen2Config(

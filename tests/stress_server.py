@@ -418,11 +418,10 @@ def play(kind: str, model: Path, light: bool, number: int = 0, patience: float =
 
 
 def model_for_stress(folder: Path) -> Path:
-    """Two random layers and a small tokenizer with a chat template, in `folder`."""
+    """Two random layers and a small tokenizer without a chat template, in `folder`."""
     from small import small_base
 
-    small_base(folder, heads=2).load_tokenizer().save_pretrained(folder)
-    return folder
+    return small_base(folder, heads=2).path
 
 
 def main(arguments: list[str] | None = None) -> int:

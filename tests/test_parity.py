@@ -91,6 +91,25 @@ def test_a_server_that_is_not_there_is_said(tokenizer):
 
 
 @pytest.mark.slow
+def test_vllm_serves_a_published_base_and_its_adapter_as_they_are_trained(tmp_path):
+    """Of a family whose turns end otherwise than its texts, and with no template in its folder."""
+    from peft import LoraConfig, get_peft_model
+
+    base = small_base(tmp_path / "gemma", heads=2, family="gemma")
+    tokenizer = base.load_tokenizer()
+    model = AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.float32)
+    settings = LoraConfig(r=8, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
+    get_peft_model(model, settings).save_pretrained(tmp_path / "adapter")
+    adapters = {"her": tmp_path / "adapter"}
+    surely = {"logit_bias": {str(tokenizer.convert_tokens_to_ids("<end_of_turn>")): 100.0}}
+    with VLLMServer(base.path, "base", tmp_path, adapters=adapters, max_model_len=1024) as server:
+        for name in ("base", "her"):
+            assert check_tokens([CHAT[:3], CHAT], tokenizer, Served(server.base_url, server.api_key, name)) > 80
+            reply = ChatClient(server.base_url, server.api_key, name).reply(CHAT[:2], max_tokens=8, extra=surely)
+            assert (reply.text, reply.stopped) == ("", True)
+
+
+@pytest.mark.slow
 def test_vllm_reads_and_says_what_training_left(tiny, tmp_path):
     from peft import LoraConfig, PeftModel, get_peft_model
 

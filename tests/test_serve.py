@@ -3,17 +3,20 @@
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 import urllib.request
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from stress_server import DummyServer
 
 from helpers import base_model, records, settings
+from helpers.base_model import BaseModel
 from helpers.serve import on_line, trained
 from helpers.serve.client import ChatClient, ChatError, ContextOverflow
 from helpers.serve.dotenv_file import BotSettings, DotenvError, read_dotenv, write_dotenv
@@ -234,8 +237,8 @@ def test_the_newest_finished_run_is_chosen(tmp_path):
 # Her experts.
 
 
-def finished(stage, folders, reads=(), metrics=None):
-    done = records.start(settings.resolve(stage, {"profile": "smoke"}))
+def finished(stage, folders, reads=(), metrics=None, **given):
+    done = records.start(settings.resolve(stage, {"profile": "smoke", **given}))
     for read in reads:
         done.reads(read)
     for name in folders:
@@ -252,8 +255,16 @@ def run(tmp_path, monkeypatch):
     finished("03_lora", ["adapter", *experts.values()], metrics={"experts": experts})
     finished("05_dpo", ["adapter"], ["03_lora"])
     finished("06_merge_quantize", ["merged"], ["05_dpo"])
-    finished("07_serve_vllm", ["figures"], ["06_merge_quantize"])
+    compare(tmp_path / "smoke", "03_lora/experts/casual_1", "03_lora/experts/emotional_2", "05_dpo/adapter")
+    monkeypatch.setattr(trained, "VLLMServer", DummyServer)
+    monkeypatch.setattr(base_model, "resolve_base_model", lambda name: BaseModel(name, tmp_path, None, ""))
     return tmp_path / "smoke"
+
+
+def compare(run, *adapters, **given):
+    """Run 07: with these adapters, and these parameters."""
+    compared = {folder: records.artifact_sha256(run / folder) for folder in adapters}
+    finished("07_serve_vllm", ["figures"], ["06_merge_quantize"], {"compared_adapters": compared}, **given)
 
 
 def adapters(run, experts=True):
@@ -291,8 +302,7 @@ def test_experts_that_cannot_be_served_are_one_sentence(run):
 
 
 @pytest.mark.parametrize("what", ["never run", "not to its end", "of other weights", "of no weights"])
-def test_she_is_not_served_unless_07_compared_these_weights(run, tmp_path, monkeypatch, what):
-    monkeypatch.setattr(trained, "VLLMServer", DummyServer)
+def test_she_is_not_served_unless_07_compared_these_weights(run, tmp_path, what):
     if what == "never run":
         shutil.rmtree(run / "07_serve_vllm")
     elif what == "not to its end":
@@ -308,12 +318,66 @@ def test_she_is_not_served_unless_07_compared_these_weights(run, tmp_path, monke
     assert "\n" not in str(error.value)
 
 
+def test_her_experts_are_not_served_unless_07_compared_each_on_this_base(run, tmp_path, monkeypatch):
+    folders = ["03_lora/experts/casual_1", "03_lora/experts/emotional_2", "05_dpo/adapter"]
+    for left_out in folders:
+        compare(run, *(folder for folder in folders if folder != left_out))
+        why = f"07_serve_vllm of run 'smoke' compared other weights with transformers than {left_out} has now: run"
+        with pytest.raises(records.Mismatch, match=why), trained_server("smoke", tmp_path, tmp_path, experts=True):
+            pass
+    compare(run, *folders)
+    monkeypatch.setattr(base_model, "resolve_base_model", lambda name: BaseModel(name, tmp_path, "another", ""))
+    why = "Run 'smoke' was trained on another 'tiny' than is here now"
+    with pytest.raises(records.Mismatch, match=why), trained_server("smoke", tmp_path, tmp_path, experts=True):
+        pass
+
+
+def test_what_was_learned_on_line_is_served_though_07_is_older(run, tmp_path):
+    compare(run)
+    on_line.begin(run, run / "05_dpo" / "adapter")
+    with trained_server("smoke", tmp_path / "logs", tmp_path) as (server, _):
+        assert server.adapters == {"sakura": on_line.learned_on_line(run)}
+
+
 @pytest.mark.parametrize("experts", [True, False])
-def test_a_bot_is_told_where_she_and_her_experts_are(run, tmp_path, monkeypatch, experts):
-    monkeypatch.setattr(trained, "VLLMServer", DummyServer)
-    monkeypatch.setattr(base_model, "resolve_base_model", lambda name: SimpleNamespace(path=tmp_path))
+def test_a_bot_is_told_where_she_and_her_experts_are(run, tmp_path, experts):
     with trained_server("smoke", tmp_path / "logs", tmp_path, experts) as (server, persona):
         told = read_dotenv(write_dotenv(run / "bot.env", bot_settings(server)))
         ChatClient(told.url, told.api_key, told.name).check(*told.experts.values())
     assert (persona, told.name) == ("sakura", "sakura")
     assert told.experts == ({"casual": "sakura-casual", "emotional": "sakura-emotional"} if experts else {})
+
+
+@pytest.mark.parametrize("experts", [True, False])
+def test_she_is_served_as_large_as_07_was_run(run, tmp_path, monkeypatch, experts):
+    asked = {"tensor_parallel": 2, "data_parallel": 3, "max_model_len": 777, "startup_timeout": 30, "port": 18099}
+    compare(run, "03_lora/experts/casual_1", "03_lora/experts/emotional_2", "05_dpo/adapter", **asked)
+    monkeypatch.setattr(DummyServer, "start", lambda server: server)
+    with trained_server("smoke", tmp_path / "logs", tmp_path, experts) as (server, _):
+        assert {name: getattr(server, name) for name in asked} == asked
+
+
+SERVES = """
+import sys
+from stress_server import DummyServer
+from helpers.serve import trained
+
+trained.VLLMServer = DummyServer
+sys.exit(trained.main(["--run-name", "smoke"]))
+"""
+
+
+def test_ended_by_sigterm_nothing_is_left_but_the_log(run, tmp_path):
+    environment = os.environ | {"COMPANION_OUTPUTS": str(tmp_path), "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVES], env=environment, stdout=subprocess.PIPE, text=True
+    ) as serving:
+        assert serving.stdout.readline().startswith("sakura answers at ")
+        told = read_dotenv(run / "bot.env")
+        ChatClient(told.url, told.api_key, told.name).check()
+        serving.send_signal(signal.SIGTERM)
+        assert serving.wait(60) == 128 + signal.SIGTERM
+    assert not (run / "bot.env").exists()
+    with pytest.raises(ChatError, match="No server answers"):
+        ChatClient(told.url, told.api_key, told.name).check()
+    assert (run / "logs" / "vllm-sakura.log").exists()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import socket
@@ -15,9 +16,13 @@ from multiprocessing.shared_memory import SharedMemory
 import psutil
 import pytest
 import stress_server
+from small import small_base
 from stress_server import DummyServer, part, play
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from helpers.control_tokens import defuse
+from helpers.export.serving_files import write_serving_files
+from helpers.families import stop_token_ids
 from helpers.serve.client import ChatClient
 from helpers.serve.control_token_guard import MOST_BYTES, ControlTokenGuard
 from helpers.serve.key_guard import KeyGuard
@@ -426,6 +431,48 @@ def test_the_key_is_in_the_environment_and_not_on_the_command_line(tmp_path):
     assert command[command.index("--max-lora-rank") + 1] == "32"
     assert f"dpo={tmp_path / 'dpo'}" in command
     assert max_lora_rank({"lora": tmp_path / "lora"}) == 8
+
+
+def told(command, flag):
+    return command[command.index(flag) + 1]
+
+
+@pytest.mark.parametrize("family", ["gemma", "mythomax"])
+def test_a_published_base_speaks_as_it_is_trained(family, tmp_path):
+    """Neither has a template; Gemma's own stop is that of a text, and of MythoMax the path alone tells the family."""
+    base = small_base(tmp_path / family, family=family)
+    server, tokenizer = VLLMServer(base.path, "base", tmp_path / "logs"), base.load_tokenizer()
+    command = server.command()
+    assert told(command, "--model") == str(base.path)
+    folder = told(command, "--tokenizer")
+    assert folder == told(command, "--generation-config") == str(server.tokenizer_folder) != str(base.path)
+    read = AutoTokenizer.from_pretrained(folder)
+    assert read.chat_template == tokenizer.chat_template
+    chat = [{"role": "system", "content": "短く話す。"}, *user("終電逃した😢")]
+    assert read.apply_chat_template(chat) == tokenizer.apply_chat_template(chat)
+    assert GenerationConfig.from_pretrained(folder).eos_token_id == stop_token_ids(tokenizer)
+
+
+def test_what_speaks_as_it_was_trained_is_not_written_again(tmp_path):
+    base, merged = small_base(tmp_path / "base", family="gemma"), tmp_path / "merged"
+    AutoConfig.from_pretrained(base.path).save_pretrained(merged)
+    write_serving_files(base.path, merged)
+    server = VLLMServer(merged, "her", tmp_path)
+    assert told(server.command(), "--tokenizer") == str(server.tokenizer_folder) == str(merged)
+    # What full fine-tuning leaves: the tokenizer is hers, the stop tokens are the base's.
+    base.load_tokenizer().save_pretrained(base.path)
+    server = VLLMServer(base.path, "full", tmp_path)
+    server.command()
+    stops = GenerationConfig.from_pretrained(server.tokenizer_folder).eos_token_id
+    assert stops == stop_token_ids(base.load_tokenizer()) and len(stops) == 2
+
+
+def test_a_judge_of_a_family_unknown_here_is_served_as_it_was_published(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("helpers"), "propagate", True)  # a stage of another test may have ended it
+    small_base(tmp_path, family="mythomax")
+    command = VLLMServer(tmp_path, "judge", tmp_path).command()
+    assert told(command, "--tokenizer") == told(command, "--generation-config") == str(tmp_path)
+    assert "judge is served with the chat template and stop tokens of its folder: The tokenizer" in caplog.text
 
 
 def test_each_start_has_a_key_of_its_own(server, tmp_path):

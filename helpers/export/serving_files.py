@@ -1,14 +1,17 @@
 """What a checkpoint needs besides its weights to speak as it was trained: tokenizer, chat template, stop tokens.
 
-In: the folder that the weights came from. Out: the same files in the folder of the new weights, and whether an export
-has all that it must have, and nothing that it must not.
+In: the folder that the weights came from. Out: the same files in the folder of the new weights, or, for a base that is
+served as it was published, in a folder of their own; and whether an export has all that it must have, and nothing that
+it must not.
 """
 
+import json
 from pathlib import Path
 
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 
-from helpers.families import load_tokenizer, stop_token_ids
+from helpers.families import REMEMBERED, load_tokenizer, stop_token_ids
+from helpers.files import whole_folder
 
 # What Python's pickle reads: such a file can run any code.
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle", "*.joblib")
@@ -33,6 +36,28 @@ def write_serving_files(source: Path, target: Path) -> None:
     generation.eos_token_id = stop_token_ids(tokenizer)
     generation.pad_token_id = tokenizer.pad_token_id
     generation.save_pretrained(target)
+
+
+def serving_folder(model: Path, target: Path) -> Path:
+    """The folder from which a server of `model` takes all but the weights: `model` itself, if the workbench wrote these
+    files there (an export, the embedded base), else `target`, written anew.
+
+    Raises:
+        ValueError: its family cannot be told.
+    """
+    if _speaks_as_trained(model):
+        return model
+    with whole_folder(target) as part:
+        write_serving_files(model, part)
+        AutoConfig.from_pretrained(model).save_pretrained(part)  # transformers picks the tokenizer's class by it
+    return target
+
+
+def _speaks_as_trained(folder: Path) -> bool:
+    tokenizer, generation = folder / "tokenizer_config.json", folder / "generation_config.json"
+    if not (tokenizer.exists() and generation.exists() and REMEMBERED in json.loads(tokenizer.read_text("utf-8"))):
+        return False
+    return GenerationConfig.from_pretrained(folder).eos_token_id == stop_token_ids(load_tokenizer(folder))
 
 
 def check_export(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:

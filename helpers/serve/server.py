@@ -1,8 +1,9 @@
 """A vLLM server as a subprocess on this machine, up for as long as its owner needs it and not a moment longer.
 
 In: a model's folder (base, merged or quantized), and LoRA adapters by name. Out: `VLLMServer` with `base_url` and
-`api_key`, or `ServerError` with one sentence and the end of the log. It runs under `watchdog`, so that no exit path
-leaves a process, a port, shared memory or a temporary file behind.
+`api_key`, or `ServerError` with one sentence and the end of the log. A base is served with the tokenizer, chat template
+and stop tokens that it is trained with, not with those that were published. It runs under `watchdog`, so that no exit
+path leaves a process, a port, shared memory or a temporary file behind.
 """
 
 import atexit
@@ -35,6 +36,7 @@ from helpers.settings import ROOT
 LOOPBACK = "127.0.0.1"
 WILDCARDS = ("0.0.0.0", "::")
 PORT_CHOICES = 3  # how often a port that was taken during the start gives way to another
+SIZES = ("port", "tensor_parallel", "data_parallel", "max_model_len", "startup_timeout")  # parameters of 07 and 08
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's --max-lora-rank takes
 LOG_LINES = 15
 # The last one stands outermost: whoever has no key is not read.
@@ -74,7 +76,7 @@ class VLLMServer:
     Args:
         model: folder of the model in transformers' layout: a base, a merged or a quantized one.
         name: the name by which clients ask for it.
-        folder: where the log goes, as `vllm-<name>.log`.
+        folder: where the log goes, as `vllm-<name>.log`, and, of a base as it was published, `tokenizer-<name>`.
         adapters: LoRA adapters (PEFT folders) by the name that clients use; they share the model's weights.
         host: the address to listen at. Any but this machine's own takes an `api_key` given on purpose.
         port: the port wished for; if it is in use, a free one is taken and `port_note` says so.
@@ -90,6 +92,7 @@ class VLLMServer:
         api_key: known to the server through its environment, not its command line; asked for at every address but
             /health.
         startup_seconds: from `start()` to the first healthy answer.
+        tokenizer_folder: where it has tokenizer, chat template and `generation_config.json` from, once it is started.
 
     Raises:
         ServerError: a host beyond this machine without a key, or a key that is none.
@@ -116,7 +119,9 @@ class VLLMServer:
         prefix_caching: bool = True,
         startup_timeout: float = 600,
     ):
-        self.model, self.name, self.adapters = Path(model).resolve(), name, dict(adapters or {})
+        # As it was given: where a tokenizer does not tell its family, the path does.
+        self.model, self.name, self.adapters = Path(model), name, dict(adapters or {})
+        self.tokenizer_folder = self.model
         self.log_file = Path(folder).resolve() / f"vllm-{name}.log"
         self.host, self.port, self.port_note = host, port, ""
         self.max_model_len, self.dtype, self.startup_timeout = max_model_len, dtype, startup_timeout
@@ -145,8 +150,11 @@ class VLLMServer:
         """
         config = _read_json(self.model / "config.json", "model")
         check_parallel(config, self.tensor_parallel, self.data_parallel)
+        self.tokenizer_folder = self._tokenizer_folder()
         arguments = {
-            "--model": self.model,
+            "--model": self.model.absolute(),
+            "--tokenizer": self.tokenizer_folder.absolute(),
+            "--generation-config": self.tokenizer_folder.absolute(),
             "--served-model-name": self.name,
             "--host": self.host,
             "--port": self.port,
@@ -173,6 +181,15 @@ class VLLMServer:
             command += ["--max-lora-rank", str(max_lora_rank(self.adapters))]
             command += ["--lora-modules", *(f"{name}={Path(path).resolve()}" for name, path in self.adapters.items())]
         return command
+
+    def _tokenizer_folder(self) -> Path:
+        from helpers.export.serving_files import serving_folder  # the bot should not load transformers for its import
+
+        try:
+            return serving_folder(self.model, self.log_file.with_name(f"tokenizer-{self.name}"))
+        except ValueError as error:  # a judge may be of a family that nobody trains here
+            log.warning("%s is served with the chat template and stop tokens of its folder: %s", self.name, error)
+            return self.model
 
     def environment(self) -> dict[str, str]:
         """The server's environment: the API key, no telemetry, no look at a hub, and on a CPU which cores compute."""
@@ -314,7 +331,7 @@ class VLLMServer:
                     taken = PORT_TAKEN.search(self._log())
                     raise (PortTaken if taken else ServerError)(
                         f"The server {self.name!r} ended while starting (exit code {self._watchdog.returncode}); "
-                        f"the end of {self.log_file.name}:\n{self.log_tail()}"
+                        f"the end of {os.path.relpath(self.log_file)}:\n{self.log_tail()}"
                     )
                 number, stage = stage_of(self._log())
                 if number == len(STAGES) and self._beaten():
@@ -322,8 +339,8 @@ class VLLMServer:
                 if elapsed > self.startup_timeout:
                     raise ServerError(
                         f"The server {self.name!r} did not answer within {self.startup_timeout:.0f} s (stage {number} "
-                        f"of {len(STAGES)}: {stage}): raise startup_timeout, or see the end of {self.log_file.name}:\n"
-                        f"{self.log_tail()}"
+                        f"of {len(STAGES)}: {stage}): raise startup_timeout, or see the end of "
+                        f"{os.path.relpath(self.log_file)}:\n{self.log_tail()}"
                     )
                 if number != progress.n:
                     progress.n = number

@@ -2,26 +2,27 @@
 
 In: the newest finished run, or one by name. Out: a server of its merged model (of a run that has learned on line, or
 with experts, of its base with her current adapter, under the same name, and with the experts), and in `bot.env` of the
-run where it is; both go away with the caller, or with Ctrl-C. A run is served only if 07 has compared a server of its
-weights with transformers. An adapter that becomes current meanwhile is served from the next start on: vLLM can load one
-at run time, but then everybody who may chat may have it load any folder.
+run where it is; both go away with the caller, with Ctrl-C or with SIGTERM. A run is served only if 07 has compared a
+server of its weights with transformers; an adapter that was learned on line is younger, and there because it passed its
+trial on a server of the same base. An adapter that becomes current meanwhile is served from the next start on: vLLM can
+load one at run time, but then everybody who may chat may have it load any folder.
 """
 
 import argparse
 import os
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from helpers import records
 from helpers.persona import load_persona
+from helpers.processes import exit_on_sigterm
 from helpers.serve.dotenv_file import BotSettings, write_dotenv
-from helpers.serve.on_line import learned_on_line
-from helpers.serve.server import ServerError, VLLMServer
-from helpers.settings import OUTPUTS, PARAMETERS, PROFILES
+from helpers.serve.on_line import ONLINE, learned_on_line
+from helpers.serve.server import SIZES, ServerError, VLLMServer
+from helpers.settings import OUTPUTS, resolve
 
 STAGE, EXPERTS_STAGE, PARITY_STAGE = "06_merge_quantize", "03_lora", "07_serve_vllm"
 
@@ -46,38 +47,47 @@ def newest_run(outputs: Path = OUTPUTS) -> Path:
 def trained_server(
     run_name: str | None, folder: Path, outputs: Path = OUTPUTS, experts: bool = False
 ) -> Iterator[tuple[VLLMServer, str]]:
-    """A server of a run's companion, and the name of the persona card that she was trained for.
+    """A server of a run's companion, of the sizes that 07 was run with, and the name of the persona card that she was
+    trained for.
 
     Args:
         run_name: a run in `outputs`; None for the newest finished one.
-        folder: where the log goes.
+        folder: where the log goes; every server that runs has one of its own.
         experts: whether her experts are served beside her.
 
     Raises:
         records.MissingStage, records.Mismatch: there is no such run, it has no experts, an adapter was changed, what
-            was learned on line went on from another, or 07 has not compared these weights.
+            was learned on line went on from another, or 07 has not compared these weights, or not on this base.
         ServerError: the server did not start.
     """
     merge = records.load(outputs / run_name if run_name else newest_run(outputs), STAGE)
-    check_compared(merge)
     settings = merge.record["settings"]
-    serving = PARAMETERS[PARITY_STAGE]
-    values = {name: serving[name][PROFILES.index(settings["profile"])] for name in ("port", "max_model_len")}
     name = load_persona(settings["persona"]).reading
-    if adapters := served_adapters(merge, name, experts):
+    adapters = served_adapters(merge, name, experts)
+    compared = check_compared(merge, adapters.values())
+    serving = resolve(PARITY_STAGE, compared.record["settings"])
+    sizes = {size: getattr(serving, size) for size in SIZES}
+    if adapters:
         from helpers.base_model import resolve_base_model  # the bot should not load transformers for its import
 
         base = resolve_base_model(settings["base_model"])
-        server = VLLMServer(base.path, f"{name}-base", folder, adapters=adapters, **values)
+        if base.sha256 != merge.record.get("base_sha256"):
+            run = merge.folder.parent.name
+            raise records.Mismatch(f"Run {run!r} was trained on another {base.name!r} than is here now.")
+        server = VLLMServer(base.path, f"{name}-base", folder, adapters=adapters, **sizes)
     else:
-        server = VLLMServer(merge / "merged", name, folder, **values)
+        server = VLLMServer(merge / "merged", name, folder, **sizes)
     with server:
         yield server, settings["persona"]
 
 
-def check_compared(merge: records.Artifacts) -> None:
-    """Raises records.MissingStage or records.Mismatch unless 07 came to its end, which it does only where a server
-    reads and answers as training left her, and on what 06 has made since."""
+def check_compared(merge: records.Artifacts, adapters: Iterable[Path]) -> records.Artifacts:
+    """What 07 left, if it came to its end, which it does only where a server reads and answers as training left her, on
+    what 06 has made since and with these `adapters`, but for those that were learned on line.
+
+    Raises:
+        records.MissingStage, records.Mismatch: it did not.
+    """
     run = merge.folder.parent
     again = f"run `python -m helpers.course run --only {PARITY_STAGE.split('_')[0]} --run-name {run.name}`."
     try:
@@ -87,11 +97,17 @@ def check_compared(merge: records.Artifacts) -> None:
             f"She is not served before {PARITY_STAGE} of run {run.name!r} has compared a server of these weights with "
             f"transformers, to its end: {again}"
         ) from error
+    known = compared.record["metrics"].get("compared_adapters", {}).values()
+    trained = [folder for folder in adapters if not folder.is_relative_to(run / ONLINE)]
+    unknown = [str(folder.relative_to(run)) for folder in trained if records.artifact_sha256(folder) not in known]
     if compared.record["inputs"].get(STAGE) != merge.sha256:
+        unknown.append(STAGE)
+    if unknown:
         raise records.Mismatch(
-            f"{PARITY_STAGE} of run {run.name!r} compared other weights with transformers than {STAGE} has made since: "
+            f"{PARITY_STAGE} of run {run.name!r} compared other weights with transformers than {unknown[0]} has now: "
             f"{again}"
         )
+    return compared
 
 
 def served_adapters(merge: records.Artifacts, name: str, experts: bool) -> dict[str, Path]:
@@ -142,19 +158,19 @@ def bot_settings(server: VLLMServer) -> BotSettings:
 
 
 def keep_up(server: VLLMServer, env: Path) -> None:
-    """Keep the server up until Ctrl-C. Meanwhile `env` says where it is; it goes away with the server's key.
+    """Keep the server up until Ctrl-C or SystemExit. Meanwhile `env` says where it is; it goes away with the key.
 
     Raises:
         ServerError: the server ended by itself.
     """
-    write_dotenv(env, bot_settings(server))
     shown = os.path.relpath(env)
-    sys.stdout.write(
-        f"{name_of(server)} answers at {server.base_url}. Her name and the server's key are in {shown}; Ctrl-C ends.\n"
-        f"To talk to her: python -m helpers.bot --env {shown}\n"
-    )
-    sys.stdout.flush()
     try:
+        write_dotenv(env, bot_settings(server))
+        sys.stdout.write(
+            f"{name_of(server)} answers at {server.base_url}. Her name and the server's key are in {shown}; Ctrl-C "
+            f"ends.\nTo talk to her: python -m helpers.bot --env {shown}\n"
+        )
+        sys.stdout.flush()
         while server.running:
             time.sleep(1)
         raise ServerError(f"The server ended by itself; the end of its log:\n{server.log_tail()}")
@@ -165,19 +181,17 @@ def keep_up(server: VLLMServer, env: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0 after Ctrl-C, 1 with one sentence on standard error if she could not be served."""
+    """Exit code 0 after Ctrl-C, 143 after SIGTERM, 1 with one sentence on standard error if she could not be served."""
     parser = argparse.ArgumentParser(
         prog="python -m helpers.serve.trained", description="Serve the companion of a run until Ctrl-C."
     )
     parser.add_argument("--run-name", help="a run in outputs/ (default: the newest finished one)")
     parser.add_argument("--experts", action="store_true", help="serve 03's experts beside her, for the bot to route to")
     options = parser.parse_args(arguments)
+    exit_on_sigterm()
     try:
         run = OUTPUTS / options.run_name if options.run_name else newest_run()
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            trained_server(run.name, Path(folder), experts=options.experts) as (server, _),
-        ):
+        with trained_server(run.name, run / "logs", experts=options.experts) as (server, _):
             keep_up(server, run / "bot.env")
     except (ServerError, records.MissingStage, records.Mismatch) as error:
         sys.stderr.write(f"{error}\n")
