@@ -28,11 +28,16 @@ def write_serving_files(source: Path, target: Path) -> None:
     """
     tokenizer = load_tokenizer(source)
     tokenizer.save_pretrained(target)
-    has_defaults = (source / "generation_config.json").exists()
-    generation = GenerationConfig.from_pretrained(source) if has_defaults else GenerationConfig()
+    generation = sampling_defaults(source)
     generation.eos_token_id = stop_token_ids(tokenizer)
     generation.pad_token_id = tokenizer.pad_token_id
     generation.save_pretrained(target)
+
+
+def sampling_defaults(folder: Path) -> GenerationConfig:
+    """How a model samples by its own generation_config.json; of one that has none nothing is set."""
+    there = (folder / "generation_config.json").exists()
+    return GenerationConfig.from_pretrained(folder) if there else GenerationConfig()
 
 
 def check_export(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
