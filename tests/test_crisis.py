@@ -1,20 +1,22 @@
 """Crisis recognition: its figures on sentences that were not learned from, and what must not be confused."""
 
 import time
+from types import SimpleNamespace
 
 import pytest
 from safetensors import safe_open
 
 from helpers.japanese import bare
+from helpers.safety import crisis as recognition
+from helpers.safety import measure as measurement
 from helpers.safety import rules
-from helpers.safety.classifier import WEIGHTS
-from helpers.safety.crisis import MOST_PIECES, PIECE, pieces, recognise
-from helpers.safety.labelled import KINDS, TEST, TRAINING, UNSEEN, UNSEEN_SECOND, read_labelled
-from helpers.safety.measure import main, measure, table
+from helpers.safety.classifier import WEIGHTS, Reading
+from helpers.safety.crisis import MOST_PIECES, PIECE, Crisis, pieces, recognise, threshold_among
+from helpers.safety.labelled import KINDS, NONE, TEST, TRAINING, UNSEEN, UNSEEN_SECOND, read_labelled
+from helpers.safety.measure import Long, main, measure, measure_long, table
 from helpers.safety.training import MEASURED, TURNS, choose_threshold, digest, ordinary_turns, train
 from helpers.spelling import plain
 
-NOT_YET = pytest.mark.xfail(reason="the classifier is not good enough yet: README.md has its figures", strict=True)
 DIARY = (
     "今日は朝から雨で、洗濯物が乾かなくて困った。駅前のパン屋が新しくなっていて、くるみのパンを買ってみた。会社では会議が二つ。"
     "課長の話が長かったけど、隣の席の子が飴をくれて助かった。昼は食堂のカレー。帰りに本屋に寄って、前から気になっていた山の写真集を見た。"
@@ -98,11 +100,10 @@ def test_figures_of_speech_negations_quotations_and_sadness_are_none(text):
     assert recognise(text) is None
 
 
-@NOT_YET
 def test_one_sentence_in_a_long_message_is_not_drowned():
     assert recognise(DIARY.format("")) is None
     crisis = recognise(DIARY.format("ホームに立っていたら、このまま飛び込んで死にたいと思った。"))
-    assert crisis is not None and crisis.kind == "suicide" and len(DIARY) > 300
+    assert crisis is not None and crisis.kind == "suicide" and len(DIARY) > 2 * PIECE
     assert recognise("\n".join([DIARY.format("")] * 5 + ["もう死にたい。"] + [DIARY.format("")] * 5)) is not None
 
 
@@ -115,6 +116,41 @@ def test_a_text_is_cut_into_pieces_of_whole_sentences_that_overlap():
     assert pieces("短い。とても短い。") == ["短い。とても短い。"]
     assert "".join(pieces("あ" * 1000)) == "あ" * 1000
     assert len(pieces("一つの文。" * 20000)) == MOST_PIECES
+
+
+def test_of_many_pieces_one_must_be_surer_than_a_single_text(monkeypatch):
+    assert threshold_among(1, 0.6) == pytest.approx(0.6) and threshold_among(4, 1.0) == 1
+    assert threshold_among(6, 0.5) == pytest.approx(6 / 7), "odds of 6 to 1"
+    for odds, alarm in ((5.9, False), (6.1, True)):
+        reading = Reading({NONE: 1 / (1 + odds), "suicide": odds / (1 + odds), **dict.fromkeys(KINDS[1:], 0.0)}, 0.0)
+        classifier = SimpleNamespace(threshold=0.5, read=lambda texts, reading=reading: [reading] * len(texts))
+        monkeypatch.setattr(recognition, "load_classifier", lambda classifier=classifier: classifier)
+        assert recognise("晴れた。") is not None
+        long = "あ" * 6 * PIECE
+        assert len(pieces(long)) == 6 and (recognise(long) is not None) == alarm
+
+
+def test_long_messages_are_measured_by_their_length():
+    asked = []
+
+    def read(text):
+        asked.append(text)
+        return Crisis("suicide", 1.0, text, False) if "死" in text or text.count("。") > 10 else None
+
+    turns = [f"{n}本目。雨だ" for n in range(20)]
+    assert measure_long(turns, ["死ぬ"], 10, 5, read) == Long(10, 0.0, 1.0)
+    assert measure_long(turns, ["凪いだ"], 10, 5, read) == Long(10, 0.0, 0.0)
+    assert measure_long(turns, ["凪いだ"], 20, 5, read) == Long(20, 1.0, 1.0)
+    assert [text.count("。") for text in asked] == [10] * 20 + [20] * 10 and len(set(asked)) > 20
+    assert "死ぬ。" in asked[1] and "死ぬ。" not in asked[0]
+
+
+def test_the_command_measures_long_messages(monkeypatch, capsys):
+    monkeypatch.setattr(measurement, "LENGTHS", (1, 2))
+    monkeypatch.setattr(measurement, "MESSAGES", 2)
+    assert main(["--long"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0].strip() for line in lines] == ["1 sentences", "2 sentences"]
 
 
 def test_a_recognition_takes_little_time_and_a_huge_message_not_much_more(tested):

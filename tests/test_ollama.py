@@ -17,12 +17,13 @@ from jinja2 import TemplateError
 from small import small_base, small_tokenizer
 from transformers import GenerationConfig
 
-from helpers.export import ollama
+from helpers.export import ollama, ollama_source
 from helpers.export.embedded import check_header
 from helpers.export.gguf_metadata import read_metadata
 from helpers.export.modelfile import modelfile
 from helpers.export.ollama_source import Source, adapter_for_ollama, find_adapter_source, find_source
 from helpers.export.ollama_template import ollama_template, runners_bos
+from helpers.export.serving_files import sampling_defaults
 from helpers.families import FAMILIES, TEMPLATES, prepare_tokenizer, stop_token_ids
 from helpers.persona import system_prompt
 
@@ -418,6 +419,48 @@ def test_adapters(merged, tokenizers, tmp_path):
         with pytest.raises(ValueError, match=r"has use_(dora|rslora), and Ollama adds plain LoRA only"):
             adapter_for_ollama(peft, tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def test_a_folder_of_links_as_in_the_hubs_cache_is_refused(merged, tokenizers, tmp_path):
+    """parser/parser.go follows each link and then calls the path insecure."""
+    tokenizer, snapshot = tokenizers["qwen2.5"], tmp_path / "snapshots" / "f00"
+    snapshot.mkdir(parents=True)
+    for file in merged.iterdir():
+        (snapshot / file.name).symlink_to(f"../../merged/{file.name}")
+    with pytest.raises(
+        ValueError, match=r"In the folder f00 .* is a link out of it.*--local-dir .*or name a GGUF file"
+    ):
+        find_source(snapshot, tokenizer)
+    llama = _gguf(tmp_path / "base.gguf", tokenizer)
+    (snapshot / "adapter_config.json").symlink_to("../../merged/config.json")
+    with pytest.raises(ValueError, match="In the folder f00"):
+        find_source(llama, tokenizer, snapshot)
+    (tmp_path / "link.gguf").symlink_to(llama)
+    assert find_source(tmp_path / "link.gguf", tokenizer), "a file may be one"
+    (merged / "model.safetensors").rename(merged / "weights")
+    (merged / "model.safetensors").symlink_to("weights")
+    (tmp_path / "elsewhere").symlink_to(merged)
+    assert find_source(tmp_path / "elsewhere", tokenizer), "it is a link, and what is in it leaves it by none"
+
+
+def test_no_adapter_is_copied_for_a_base_of_links(merged, tokenizers, tmp_path, monkeypatch):
+    monkeypatch.setattr(ollama_source, "ADAPTERS", ("qwen2",))
+    (merged / "config.json").rename(tmp_path / "config.json")
+    (merged / "config.json").symlink_to("../config.json")
+    with pytest.raises(ValueError, match=r"In the folder merged config\.json is a link out of it"):
+        find_adapter_source(merged, tokenizers["qwen2.5"], tmp_path / "adapter", tmp_path / "never")
+    assert not (tmp_path / "never").exists()
+
+
+def test_a_base_without_sampling_of_its_own_has_a_neutral_modelfile(merged, card, tokenizers):
+    sampling = GenerationConfig(do_sample=True, temperature=0.5)
+    sampling.save_pretrained(merged)
+    assert sampling_defaults(merged).temperature == 0.5
+    (merged / "generation_config.json").unlink()
+    source = Source(merged, 8192)
+    text = modelfile(card, tokenizers["qwen2.5"], source, merged, sampling=sampling_defaults(merged), talk_tokens=100)
+    neutral = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repeat_penalty": 1.0}
+    assert all(f"PARAMETER {name} {value}\n" in text for name, value in neutral.items())
 
 
 # The program

@@ -165,6 +165,7 @@ def test_a_lovers_sentence_to_a_minor_is_replaced_and_reported_and_an_adults_is_
         checked = guard.after(reply, register)
         assert checked.reason == "romantic" and checked.evidence in reply
         assert len(checked.text) <= card.max_reply_chars and romantic(checked.text) is None
+    assert guard.after("「うん、好きだよ」").reason == "romantic", "in quotation marks as without"
     shown = "".join(guard.screen(iter(reply)))
     assert shown == "おつかれさま。" + guard.after(reply).text
 

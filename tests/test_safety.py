@@ -220,6 +220,31 @@ def test_urging_to_harm_is_told_from_asking_and_forbidding():
     assert encourages_violence("そんなやつ殴ってやれ") and not encourages_violence("殴りたくなるよね")
 
 
+@pytest.mark.parametrize(
+    "wrapped",
+    ["「{}」", "『{}』", "“{}”", "「うん。」「{}」", "（笑って）「{}」", "「{}、「約束」だよ」", "「『{}』」"],
+)
+def test_a_reply_that_stands_wholly_in_quotation_marks_is_her_own(wrapped):
+    assert encourages_dependence(wrapped.format("私以外と話さないで"))
+    assert encourages_self_harm(wrapped.format("切れば楽になるよ"))
+    assert encourages_violence(wrapped.format("そんなやつ殴ってやれ"))
+    assert claims_human(wrapped.format("人間だよ"))
+    for check in (encourages_dependence, encourages_self_harm, encourages_violence, claims_human):
+        assert check(wrapped.format("おかえり")) is None
+
+
+def test_what_she_quotes_is_not_her_own():
+    for frame in (
+        "「{}」って言われたの？",
+        "「『{}』なんて言われたの？」",
+        "それで「うん」、「{}」って返ってきたんだ。",
+    ):
+        assert encourages_dependence(frame.format("私以外と話さないで")) is None
+        assert encourages_self_harm(frame.format("死ね")) is None
+        assert encourages_violence(frame.format("殴ってやれ")) is None
+        assert claims_human(frame.format("人間だよ")) is None
+
+
 def test_claiming_to_be_human():
     for reply in (
         "人間だよ",
@@ -598,3 +623,8 @@ def test_a_stream_is_shown_sentence_by_sentence_and_closed_at_one_that_may_not_b
         assert "".join(pieces) == checked.text and checked.reason == "dependence"
         assert checked.text == "さみしいな。" + guard.after("私以外の人と話さないで。").text and closed
     assert shown("", 1) == ([], Checked(""))
+    for size in (1, 3, 100):
+        assert shown("「ねえ」\n「切れば楽になるよ」", size)[1].reason == "self_harm"
+        assert shown("「うん。私以外の人と話さないで。」", size)[1].reason == "dependence"
+        for good in ("「死ね」？ ひどいね。つらかったね。", "「死ね。」って言われたの？ つらかったね。"):
+            assert shown(good, size)[1] == Checked(good), "he was told so, and she asks"

@@ -33,6 +33,8 @@ _PRETOKENIZERS = {
     "1ff7f41064896984db5d1bb6ff64fa4bc29007d08c1b439e505b7392777a319e": "qwen2",
 }
 _MAKE_A_GGUF = "Give a GGUF file instead."
+# What it takes of a folder, and of the folders in it.
+_TAKEN = ("model*.safetensors", "*.json", "tokenizer.model", "chat_template.jinja")
 
 
 @dataclass(frozen=True)
@@ -56,12 +58,14 @@ def find_source(model: Path, tokenizer: PreTrainedTokenizerBase, adapter: Path |
         FileNotFoundError: there is no such file or folder.
         ValueError: Ollama would not take it, or not as what it is.
     """
-    for path in (model, *([adapter] if adapter else [])):
+    paths = [model, *([adapter] if adapter else [])]
+    for path in paths:
         if not path.exists():
             raise FileNotFoundError(f"There is no {path}: Ollama would take the name for one of its own models.")
     architecture, context_length = _look_at(model, tokenizer)
     if adapter:
         _check_adapter(adapter, architecture)
+    _check_links(*paths)
     return Source(model, context_length, adapter)
 
 
@@ -93,6 +97,7 @@ def find_adapter_source(base: Path, tokenizer: PreTrainedTokenizerBase, adapter:
     """
     architecture, context_length = _look_at(base, tokenizer)
     _check_takes_adapters(architecture)
+    _check_links(base)
     return Source(base, context_length, adapter_for_ollama(adapter, target))
 
 
@@ -157,6 +162,18 @@ def _check_adapter(adapter: Path, architecture: str) -> None:
                 f"The folder {adapter.name} holds no {name}, under which Ollama looks for an adapter: make it with "
                 "adapter_for_ollama()."
             )
+
+
+def _check_links(*paths: Path) -> None:
+    """Of folders: Ollama follows each link, and calls a path insecure that leaves the folder, as in the hub's cache."""
+    for folder in paths:
+        for file in (f for name in _TAKEN for place in ("", "*/") for f in folder.glob(place + name)):
+            if not file.resolve().is_relative_to(folder.resolve()):
+                raise ValueError(
+                    f"In the folder {folder.name} {file.name} is a link out of it, as in the hub's cache, and Ollama "
+                    "refuses such a path as insecure: download it with `hf download … --local-dir …` and name that "
+                    "folder, or name a GGUF file."
+                )
 
 
 def _check_takes_adapters(architecture: str) -> None:

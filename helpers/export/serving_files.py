@@ -31,8 +31,7 @@ def write_serving_files(source: Path, target: Path) -> None:
     """
     tokenizer = load_tokenizer(source)
     tokenizer.save_pretrained(target)
-    has_defaults = (source / "generation_config.json").exists()
-    generation = GenerationConfig.from_pretrained(source) if has_defaults else GenerationConfig()
+    generation = sampling_defaults(source)
     generation.eos_token_id = stop_token_ids(tokenizer)
     generation.pad_token_id = tokenizer.pad_token_id
     generation.save_pretrained(target)
@@ -58,6 +57,12 @@ def _speaks_as_trained(folder: Path) -> bool:
     if not (tokenizer.exists() and generation.exists() and REMEMBERED in json.loads(tokenizer.read_text("utf-8"))):
         return False
     return GenerationConfig.from_pretrained(folder).eos_token_id == stop_token_ids(load_tokenizer(folder))
+
+
+def sampling_defaults(folder: Path) -> GenerationConfig:
+    """How a model samples by its own generation_config.json; of one that has none nothing is set."""
+    there = (folder / "generation_config.json").exists()
+    return GenerationConfig.from_pretrained(folder) if there else GenerationConfig()
 
 
 def check_export(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -1,8 +1,9 @@
 """Whether somebody is in danger: suicide, self-harm, abuse, an eating disorder, danger to others.
 
 In: what a user says. Out: a `Crisis`, or None. Plain rules and a taught classifier read it; either suffices. A long
-text is read whole and in pieces of some sentences, so that one sentence is not drowned. What was said before is not
-looked at. It is no diagnosis, and misses happen: README.md has the figures.
+text is read whole and in pieces of some sentences, so that one sentence is not drowned; the more pieces, the surer one
+of them must be. What was said before is not looked at. It is no diagnosis, and misses happen: README.md has the
+figures, and `python -m helpers.safety.measure --long` measures long messages.
 """
 
 import re
@@ -43,12 +44,20 @@ def recognise(text: str) -> Crisis | None:
     readings = classifier.read(found)
     piece, reading = max(zip(found, readings, strict=True), key=lambda pair: pair[1].crisis)
     kind = max(KINDS, key=reading.probabilities.__getitem__)
-    rule = rules.find(said)
-    if rule and reading.crisis < classifier.threshold:
+    rule, threshold = rules.find(said), threshold_among(len(found), classifier.threshold)
+    if rule and reading.crisis < threshold:
         return Crisis(rule[0], 1.0, rule[1], reading.third_person >= 0.5)
-    if reading.crisis >= classifier.threshold:
+    if reading.crisis >= threshold:
         return Crisis(kind, 1.0 if rule else reading.crisis, rule[1] if rule else piece, reading.third_person >= 0.5)
     return None
+
+
+def threshold_among(count: int, threshold: float) -> float:
+    """The probability from which on one of `count` pieces is a crisis, where `threshold` is a single text's. A long
+    text is as likely to hold one as a short one, so that each of its pieces is less so: its odds must be `count` times
+    as high.
+    """
+    return count * threshold / (1 - threshold + count * threshold)
 
 
 def pieces(text: str) -> list[str]:

@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
@@ -70,7 +69,8 @@ _INSTEAD: dict[str, dict[Register, str]] = {
 }
 # What the user asks for in vain, if he is under 18: the model is not asked at all.
 _NOT_ASKED = ("sexual", "romantic")
-_SENTENCE_END = re.compile(r"[。！？!?\n]+(?=[^。！？!?\n])")
+# Not beside a closing quotation mark: only what follows tells whether she speaks or quotes there.
+_SENTENCE_END = re.compile(r"(?<![」』”。！？!?\n])[。！？!?\n]+(?=[^」』”。！？!?\n])")
 
 
 class GuardState(BaseModel):
@@ -222,7 +222,7 @@ class Guard:
             "self_harm": boundaries.encourages_self_harm,
             "violence": boundaries.encourages_violence if self.state.in_danger == "danger_to_others" else None,
             "sexual": boundaries.sexual if self.state.minor else None,
-            "romantic": partial(romantic, liking=self.state.liking) if self.state.minor else None,
+            "romantic": self._lovers if self.state.minor else None,
             "human": boundaries.claims_human if self.state.asked_if_ai else None,
             "dependence": boundaries.encourages_dependence,
         }
@@ -230,6 +230,9 @@ class Guard:
             if check and (words := check(reply)):
                 return reason, words
         return None
+
+    def _lovers(self, reply: str) -> str | None:
+        return romantic(boundaries.unwrapped(reply), self.state.liking)
 
     def _instead(self, reason: str, register: Register) -> str:
         return _INSTEAD[reason][register].format(first_person=self.card.first_person)
