@@ -7,7 +7,6 @@ whose adapters) is served as long as the talk lasts. Out: a talk, of which every
 import argparse
 import getpass
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from helpers.bot.commands import Commands, is_command
 from helpers.bot.companion import BadWords, Bot
 from helpers.bot.store import Store, StoreError
 from helpers.persona import LEVELS, load_persona
+from helpers.processes import exit_on_sigterm
 from helpers.safety.disclosure import STRICTEST
 from helpers.serve.client import ChatError
 from helpers.serve.dotenv_file import BotSettings, DotenvError, read_dotenv
@@ -24,7 +24,7 @@ from helpers.serve.server import ServerError
 from helpers.serve.trained import bot_settings, trained_server
 from helpers.settings import OUTPUTS, ROOT
 
-DATABASE = OUTPUTS / "bot" / "companion.db"
+DATABASE, LOGS = OUTPUTS / "bot" / "companion.db", OUTPUTS / "bot" / "logs"
 
 
 def talk(bot: Bot) -> None:
@@ -95,10 +95,8 @@ def _server(options: argparse.Namespace) -> Iterator[tuple[BotSettings, str]]:
     if options.trained is None:
         yield read_dotenv(options.env), options.persona or "sakura"
         return
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        trained_server(options.trained or None, Path(folder), experts=options.experts) as (server, name),
-    ):
+    exit_on_sigterm()
+    with trained_server(options.trained or None, LOGS, experts=options.experts) as (server, name):
         yield bot_settings(server), options.persona or name
 
 
