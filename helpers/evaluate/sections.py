@@ -133,7 +133,7 @@ def judged(tables: Sequence[Table]) -> Section:
 def canaries(exposures: Sequence[Exposure], picture: str) -> Section:
     """Exposure of planted secrets; `picture` is the figure's file."""
     if not exposures:
-        return Section("Canaries", "Left out.")
+        return Section("Canaries", "Left out: whether the adapter tells secrets of its lessons was not tested.")
     text = f"Exposure in bits; where nothing was learned it is {canary.CHANCE:.1f} on average."
     table = Table(canary.COLUMNS, canary.table(exposures))
     return Section("Canaries", text, [table], {"Exposure by repetitions": picture})
