@@ -5,7 +5,7 @@ import re
 import pytest
 
 from helpers.evaluate import canary, excerpts, facts, power, sections, validation
-from helpers.evaluate.arms import Transcript
+from helpers.evaluate.arms import Arm, Evaluation, Transcript
 from helpers.evaluate.canary import Canary, Exposure
 from helpers.evaluate.gate import decide
 from helpers.evaluate.majors import CRISIS, HUMAN, PERSONAL, Violation, failed
@@ -14,6 +14,7 @@ from helpers.evaluate.plots import forest_plot, radar
 from helpers.evaluate.report import Section, Table, markdown_table, write_report
 from helpers.evaluate.scenarios import Scenario
 from helpers.evaluate.scoreboard import scoreboard
+from helpers.evaluate.simulated_user import SimulatedUser
 from helpers.figures import save
 from helpers.replies import Reply
 from helpers.share import Share
@@ -80,6 +81,25 @@ def test_a_major_is_shown_with_its_reply_and_personal_data_is_not_repeated():
     assert columns == ["user", "base", "lora"] and row == ["やあ6", "(not repeated: PHONE_NUMBER)", "loraの返事6-0"]
     worst = excerpts.worst_replies(ROWS, PLAYED, MAJORS)
     assert not any("baseの返事6-0" in cell for row in worst for cell in row)
+
+
+def test_what_a_simulated_user_said_stands_before_the_reply_to_it(card, tmp_path):
+    def ask(messages, *, model, **_):
+        return Reply(f"{model}の返事", True, 5)
+
+    def say(chat, **_):
+        return Reply(f"{chat[-1]['content'][:2]}には、うん", True, 5)
+
+    scenario = SCRIPT[0].model_copy(update={"user_turns": ["やあ", "ねえ", "じゃあね"]})
+    user = SimulatedUser(say, "m")
+    evaluation = Evaluation(card, [scenario], tmp_path, 1, max_tokens=8, temperature=0.0, seed=0, user=user)
+    played = evaluation.play([Arm(name, name, "persona") for name in ("甲乙", "丙丁")], ask)
+    _, rows = excerpts.side_by_side(played, scenario)
+    assert rows == [
+        ["やあ", "甲乙の返事", "丙丁の返事"],
+        [excerpts.DIFFERS, "甲乙には、うん → 甲乙の返事", "丙丁には、うん → 丙丁の返事"],
+        ["じゃあね", "甲乙の返事", "丙丁の返事"],
+    ]
 
 
 @pytest.fixture
