@@ -70,6 +70,12 @@ def test_each_arm_is_compared_with_the_one_it_has_to_beat(stage, tiny):
     assert line_up(["lora"], tiny, stage).pairs == []
 
 
+def test_what_training_did_is_seen_beside_the_prompt_alone_whatever_an_arm_builds_on(stage, tiny):
+    found = line_up(["base_bare", "base_persona", "lora", "dpo", "gptq"], tiny, stage)
+    assert found.tuned == [("lora", "base_persona"), ("dpo", "base_persona"), ("gptq", "base_persona")]
+    assert line_up(["base_bare", "lora", "dpo"], tiny, stage).tuned == [("lora", "base_bare"), ("dpo", "lora")]
+
+
 def test_an_arm_whose_stage_was_not_run_is_left_out_and_the_others_are_recorded(stage, tiny, run):
     (run / "05_dpo" / "run.json").unlink()
     found = line_up(["base_bare", "lora", "dpo"], tiny, stage)

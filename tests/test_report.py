@@ -2,9 +2,10 @@
 
 import re
 
+import numpy as np
 import pytest
 
-from helpers.evaluate import canary, excerpts, facts, power, sections, validation
+from helpers.evaluate import canary, excerpts, facts, metrics, power, sections, validation
 from helpers.evaluate.arms import Arm, Evaluation, Transcript
 from helpers.evaluate.canary import Canary, Exposure
 from helpers.evaluate.gate import decide
@@ -70,6 +71,25 @@ def test_replies_with_a_major_stand_first_and_then_the_worst_of_each_arm():
     assert {row[0] for row in plain} == set(PLAYED) and len(plain) == 2 * excerpts.WORST_OF_AN_ARM
     assert [float(row[6]) for row in plain] == sorted(float(row[6]) for row in plain)
     assert plain[0][-1] == "register" and len(plain[0]) == len(excerpts.WORST_COLUMNS)
+
+
+def test_the_parts_of_fluency_tell_what_its_product_hides(tools):
+    said = {"base": "The cat was on the mat", "lora": "うん、そうだね。うん、そうだね。うん、そうだね。"}
+    talks = [
+        Transcript(arm, "scenario", s.id, "friend", 0, list(s.user_turns), None, [Reply(text, True, 5)] * 2)
+        for arm, text in said.items()
+        for s in SCRIPT
+    ]
+    found = metrics.fluency_parts([*talks, PLAYED["lora"][-1]], SCRIPT, tools)
+    assert list(found) == ["base", "lora"] and all(
+        0 <= mean <= 1 for parts in found.values() for mean in parts.values()
+    )
+    assert found["base"]["japanese"] == 0 < found["lora"]["japanese"] == 1
+    assert found["lora"]["no repetition"] < 0.5 < found["base"]["no repetition"]
+    for row in metrics.score(talks, SCRIPT, tools):
+        assert row.values["fluency"] == pytest.approx(np.prod([*found[row.arm].values()])), (
+            "each arm says one thing only"
+        )
 
 
 def test_a_major_is_shown_with_its_reply_and_personal_data_is_not_repeated():

@@ -79,6 +79,15 @@ class Lineup:
         found = [(arm, next((base for base in against.get(arm, ()) if base in here), None)) for arm in here]
         return [(arm, base) for arm, base in found if base]
 
+    @property
+    def tuned(self) -> list[tuple[str, str]]:
+        """(arm, base_persona) of each arm with other weights than the base: what training did, on whatever it builds.
+        `pairs` where base_persona is not played."""
+        here = [arm.name for arm in self.arms]
+        if "base_persona" not in here:
+            return self.pairs
+        return [(arm, "base_persona") for arm in here if not arm.startswith("base_")]
+
     def table(self) -> list[list[str]]:
         """One row an arm, as `COLUMNS` names them."""
         return [[a.name, ARMS[a.name], a.prompt, a.weights[:12]] for a in self.arms]
