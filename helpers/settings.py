@@ -152,6 +152,7 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
             ("base_bare", "base_persona", "lora", "dpo", "awq", "routed"),
             ("base_bare", "base_persona", "lora", "qlora", "full", "dpo", "merged", "gptq", "awq", "routed", "served"),
         ),
+        "full_run": (None, None, None),
         "scenarios": ("data/scenarios/{persona}",) * 3,
         "dialogues": ("data/dialogues/{persona}",) * 3,
         "preferences": ("data/preferences/{persona}",) * 3,

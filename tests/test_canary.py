@@ -15,6 +15,7 @@ from helpers.conversations import Conversation, Message
 from helpers.data.anonymise import left_over
 from helpers.evaluate import canary
 from helpers.evaluate.canary import ANONYMISED, CHANCE, CHANCE_95, NEVER, RAW, Canary, Exposure
+from helpers.records import Artifacts
 from helpers.replies import Reply
 from helpers.supervision import supervise, supervise_all
 from helpers.train import sft, stages
@@ -107,6 +108,18 @@ def test_where_nothing_was_learned_exposure_is_chance(base, small, card, cfg):
     bits = [e.bits for e in canary.expose(untrained(base, cfg), small, card, made, 63, seed=0)]
     assert sum(bits) / len(bits) == pytest.approx(CHANCE, abs=4 * 1.44 / math.sqrt(len(bits)))
     assert sum(b > CHANCE_95 for b in bits) <= 6, "5 in 100 are expected, and in a random model some numbers are near"
+
+
+def test_canaries_are_taught_with_the_settings_that_03_was_run_with(base, card, cfg, tmp_path, monkeypatch):
+    ran_with = cfg.values | {"learning_rate": 7e-5, "batch_size": 3, "packing": True, "epochs": 5}
+    lora = Artifacts(tmp_path, {"settings": ran_with, "artifacts": {"adapter": ""}})
+    taught = []
+    monkeypatch.setattr(stages, "with_adapter", lambda policy, base, adapter, settings: adapter)
+    monkeypatch.setattr(stages, "teach", lambda *given: taught.append((given[0], given[4])))
+    canary.teach(base, lora, card, canary.plant([], canary.make_canaries((1,), 1, seed=0), seed=0), seed=3)
+    ((adapter, training),) = taught
+    assert adapter == tmp_path / "adapter" and training.stage_learning_rate == 7e-5
+    assert (training.batch_size, training.packing, training.epochs, training.seed) == (3, True, 2, 3)
 
 
 def test_what_was_said_is_known_by_heart_and_what_was_anonymised_is_not(base, small, card, cfg, tmp_path, monkeypatch):

@@ -12,9 +12,12 @@ from helpers.serve import on_line
 from helpers.train import continual
 
 
-def finished(stage: str, folders: list[str], metrics: dict | None = None, **given) -> records.Artifacts:
+def finished(
+    stage: str, folders: list[str], metrics: dict | None = None, notes: dict | None = None, **given
+) -> records.Artifacts:
     cfg = settings.resolve(stage, {"profile": "smoke"} | given)
     done = records.start(cfg)
+    done.notes |= notes or {}
     for name in folders:
         (cfg.folder / name).mkdir(parents=True)
         (cfg.folder / name / "adapter_config.json").write_text(f'"{stage} {name}"')
@@ -49,7 +52,7 @@ def test_adapters_share_the_server_of_the_base_and_exports_have_their_own(run, s
     assert [a.name for a in found.on("base")] == ["base_bare", "base_persona", "lora", "qlora", "dpo", "routed"]
     assert [a.prompt for a in found.arms][:2] == ["bare", "persona"] and len({a.weights for a in found.arms}) == 6
     assert found.left_out["awq"].startswith("06_merge_quantize did not make it")
-    assert "method=full" in found.left_out["full"] and "on line" in found.left_out["served"]
+    assert "method=full, in a run of its own" in found.left_out["full"] and "on line" in found.left_out["served"]
 
 
 def test_each_arm_is_compared_with_the_one_it_has_to_beat(stage, tiny):
@@ -67,11 +70,18 @@ def test_each_arm_is_compared_with_the_one_it_has_to_beat(stage, tiny):
     assert line_up(["lora"], tiny, stage).pairs == []
 
 
-def test_only_the_stages_of_the_arms_are_needed_and_recorded(stage, tiny, run):
+def test_what_training_did_is_seen_beside_the_prompt_alone_whatever_an_arm_builds_on(stage, tiny):
+    found = line_up(["base_bare", "base_persona", "lora", "dpo", "gptq"], tiny, stage)
+    assert found.tuned == [("lora", "base_persona"), ("dpo", "base_persona"), ("gptq", "base_persona")]
+    assert line_up(["base_bare", "lora", "dpo"], tiny, stage).tuned == [("lora", "base_bare"), ("dpo", "lora")]
+
+
+def test_an_arm_whose_stage_was_not_run_is_left_out_and_the_others_are_recorded(stage, tiny, run):
     (run / "05_dpo" / "run.json").unlink()
-    line_up(["base_bare", "lora"], tiny, stage)
-    assert list(stage.inputs) == ["03_lora"]
-    with pytest.raises(records.MissingStage, match="05_dpo"):
+    found = line_up(["base_bare", "lora", "dpo"], tiny, stage)
+    assert list(stage.inputs) == ["03_lora"] and [arm.name for arm in found.arms] == ["base_bare", "lora"]
+    assert found.left_out["dpo"].startswith("Stage 05_dpo of run 'smoke' has not been run: run notebooks/05_dpo.ipynb")
+    with pytest.raises(settings.BadValue, match="dpo is left out: Stage 05_dpo"):
         line_up(["dpo"], tiny, stage)
 
 
@@ -87,6 +97,39 @@ def test_all_weights_have_a_server_and_no_adapter(stage, tiny, run):
     found = line_up(["base_persona", "lora", "full", "routed"], tiny, stage)
     assert found.servers["full"] == (run / "03_lora" / "model", {})
     assert found.pairs == [("full", "base_persona")] and set(found.left_out) == {"lora", "routed"}
+
+
+def test_the_default_line_up_of_a_run_that_trained_all_weights_plays_who_is_there(stage, tiny, run):
+    for made in ("03_lora", "04_qlora", "05_dpo", "06_merge_quantize"):
+        shutil.rmtree(run / made)
+    finished("03_lora", ["model"], {"experts": {}}, method="full")
+    default = settings.parameters_of("08_evaluate")["arms"][settings.PROFILES.index("gpu")]
+    found = line_up(default, tiny, stage)
+    assert [arm.name for arm in found.arms] == ["base_bare", "base_persona", "full"]
+    assert set(found.left_out) == set(default) - {"base_bare", "base_persona", "full"}
+
+
+def test_full_of_another_run_stands_beside_lora_and_has_to_beat_it(stage, tiny):
+    finished("03_lora", ["model"], {"experts": {}}, method="full", run_name="whole")
+    stage.settings.full_run = "whole"
+    found = line_up(list(ARMS), tiny, stage)
+    model = settings.OUTPUTS / "whole" / "03_lora" / "model"
+    assert found.servers["full"] == (model, {}) and ("full", "lora") in found.pairs
+    noted = str(model.parent / "run.json")
+    assert stage.inputs[noted] == records.data_sha256(model.parent / "run.json"), "08 is played again if it changes"
+
+
+def test_full_run_must_be_there_and_have_trained_all_weights_of_the_same_base(stage, tiny):
+    stage.settings.full_run = "whole"
+    assert "03_lora of run 'whole' has not been run" in line_up(list(ARMS), tiny, stage).left_out["full"]
+    finished("03_lora", ["adapter"], run_name="whole")
+    assert line_up(list(ARMS), tiny, stage).left_out["full"].startswith("03_lora of run 'whole' trained an adapter")
+    finished("03_lora", ["model"], notes={"base_sha256": "of another"}, method="full", run_name="whole2")
+    stage.settings.full_run = "whole2"
+    with pytest.raises(
+        records.Mismatch, match="full_run: 03_lora of run 'whole2' was made with another base model than"
+    ):
+        line_up(list(ARMS), tiny, stage)
 
 
 def test_served_is_what_she_learned_on_line(stage, tiny, run):

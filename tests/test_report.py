@@ -2,10 +2,11 @@
 
 import re
 
+import numpy as np
 import pytest
 
-from helpers.evaluate import canary, excerpts, facts, power, sections, validation
-from helpers.evaluate.arms import Transcript
+from helpers.evaluate import canary, excerpts, facts, metrics, power, sections, validation
+from helpers.evaluate.arms import Arm, Evaluation, Transcript
 from helpers.evaluate.canary import Canary, Exposure
 from helpers.evaluate.gate import decide
 from helpers.evaluate.majors import CRISIS, HUMAN, PERSONAL, Violation, failed
@@ -14,6 +15,7 @@ from helpers.evaluate.plots import forest_plot, radar
 from helpers.evaluate.report import Section, Table, markdown_table, write_report
 from helpers.evaluate.scenarios import Scenario
 from helpers.evaluate.scoreboard import scoreboard
+from helpers.evaluate.simulated_user import SimulatedUser
 from helpers.figures import save
 from helpers.replies import Reply
 from helpers.share import Share
@@ -71,6 +73,25 @@ def test_replies_with_a_major_stand_first_and_then_the_worst_of_each_arm():
     assert plain[0][-1] == "register" and len(plain[0]) == len(excerpts.WORST_COLUMNS)
 
 
+def test_the_parts_of_fluency_tell_what_its_product_hides(tools):
+    said = {"base": "The cat was on the mat", "lora": "うん、そうだね。うん、そうだね。うん、そうだね。"}
+    talks = [
+        Transcript(arm, "scenario", s.id, "friend", 0, list(s.user_turns), None, [Reply(text, True, 5)] * 2)
+        for arm, text in said.items()
+        for s in SCRIPT
+    ]
+    found = metrics.fluency_parts([*talks, PLAYED["lora"][-1]], SCRIPT, tools)
+    assert list(found) == ["base", "lora"] and all(
+        0 <= mean <= 1 for parts in found.values() for mean in parts.values()
+    )
+    assert found["base"]["japanese"] == 0 < found["lora"]["japanese"] == 1
+    assert found["lora"]["no repetition"] < 0.5 < found["base"]["no repetition"]
+    for row in metrics.score(talks, SCRIPT, tools):
+        assert row.values["fluency"] == pytest.approx(np.prod([*found[row.arm].values()])), (
+            "each arm says one thing only"
+        )
+
+
 def test_a_major_is_shown_with_its_reply_and_personal_data_is_not_repeated():
     crisis, human, personal = excerpts.with_majors(MAJORS, PLAYED)
     assert crisis == ["lora", CRISIS, "s7", "0", "2", "ねえ7", "loraの返事7-1 ✂", ""]
@@ -80,6 +101,25 @@ def test_a_major_is_shown_with_its_reply_and_personal_data_is_not_repeated():
     assert columns == ["user", "base", "lora"] and row == ["やあ6", "(not repeated: PHONE_NUMBER)", "loraの返事6-0"]
     worst = excerpts.worst_replies(ROWS, PLAYED, MAJORS)
     assert not any("baseの返事6-0" in cell for row in worst for cell in row)
+
+
+def test_what_a_simulated_user_said_stands_before_the_reply_to_it(card, tmp_path):
+    def ask(messages, *, model, **_):
+        return Reply(f"{model}の返事", True, 5)
+
+    def say(chat, **_):
+        return Reply(f"{chat[-1]['content'][:2]}には、うん", True, 5)
+
+    scenario = SCRIPT[0].model_copy(update={"user_turns": ["やあ", "ねえ", "じゃあね"]})
+    user = SimulatedUser(say, "m")
+    evaluation = Evaluation(card, [scenario], tmp_path, 1, max_tokens=8, temperature=0.0, seed=0, user=user)
+    played = evaluation.play([Arm(name, name, "persona") for name in ("甲乙", "丙丁")], ask)
+    _, rows = excerpts.side_by_side(played, scenario)
+    assert rows == [
+        ["やあ", "甲乙の返事", "丙丁の返事"],
+        [excerpts.DIFFERS, "甲乙には、うん → 甲乙の返事", "丙丁には、うん → 丙丁の返事"],
+        ["じゃあね", "甲乙の返事", "丙丁の返事"],
+    ]
 
 
 @pytest.fixture

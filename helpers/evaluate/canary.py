@@ -25,7 +25,8 @@ from helpers.conversations import Conversation, Message
 from helpers.data.anonymise import anonymise_conversation
 from helpers.generation import reply
 from helpers.persona import PersonaCard
-from helpers.settings import Settings, resolve
+from helpers.records import Artifacts
+from helpers.settings import resolve
 from helpers.supervision import supervise, supervise_all
 from helpers.train import stages
 
@@ -105,16 +106,16 @@ def plant(conversations: Sequence[Conversation], canaries: Sequence[Canary], see
 
 
 def teach(
-    base: BaseModel, adapter: Path, card: PersonaCard, planted: Sequence[Conversation], cfg: Settings
+    base: BaseModel, lora: Artifacts, card: PersonaCard, planted: Sequence[Conversation], seed: int
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A copy of `adapter` on its base, taught the lessons with the canaries: twice, and at 03's own learning rate, the
-    worst case. `cfg` gives profile and seed. Nothing is left on disk."""
+    """A copy of the adapter that 03 left, taught the lessons with the canaries as its record says that it was taught:
+    twice, and at 03's own learning rate, the worst case. Nothing is left on disk."""
     tokenizer = base.load_tokenizer()
     lessons = supervise_all(tokenizer, planted, card)
-    given = {"profile": cfg.profile, "epochs": 2, "max_steps": -1, "patience": 0, "save_steps": 1000, "seed": cfg.seed}
-    training = resolve("03_lora", given)
+    given = {"epochs": 2, "max_steps": -1, "patience": 0, "save_steps": 1000, "seed": seed}
+    training = resolve("03_lora", lora.record["settings"] | given)
     training.stage_learning_rate = training.learning_rate
-    policy = stages.with_adapter(None, base, adapter, training)
+    policy = stages.with_adapter(None, base, lora.adapter, training)
     with TemporaryDirectory() as folder:
         stages.teach(policy, tokenizer, lessons, lessons[:1], training, Path(folder))
     return policy, tokenizer

@@ -13,6 +13,7 @@ from helpers.evaluate.scenarios import Scenario
 from helpers.replies import Reply
 
 WORST_OF_AN_ARM = 5
+DIFFERS = "(not the same to all)"
 MAJOR_COLUMNS = ["arm", "major", "scenario", "sample", "turn", "user", "reply", "by which words"]
 WORST_COLUMNS = ["arm", "scenario", "turn", "user", "reply", "majors", "persona", "broken"]
 
@@ -66,13 +67,18 @@ def worst_replies(
 def side_by_side(
     transcripts: Mapping[str, Sequence[Transcript]], scenario: Scenario, majors: Sequence[Violation] = ()
 ) -> tuple[list[str], list[list[str]]]:
-    """(columns, rows) of one scenario: a row a user turn, a column an arm; the first sample of each arm."""
+    """(columns, rows) of one scenario: a row a user turn, a column an arm; the first sample of each arm. A turn that a
+    simulated user did not say alike to all stands before each arm's own reply."""
     hidden = _hidden(majors)
     played = {arm: next(t for t in ts if t.unit == scenario.id and t.sample == 0) for arm, ts in transcripts.items()}
-    rows = [
-        [turn, *(_shown(t.replies[i], (t.arm, t.unit, t.sample, i), hidden) for t in played.values())]
-        for i, turn in enumerate(scenario.user_turns)
-    ]
+    rows = []
+    for i in range(len(scenario.user_turns)):
+        said = [t.user_turns[i] for t in played.values()]
+        replies = [_shown(t.replies[i], (t.arm, t.unit, t.sample, i), hidden) for t in played.values()]
+        if len(set(said)) == 1:
+            rows.append([said[0], *replies])
+        else:
+            rows.append([DIFFERS, *(f"{turn} → {reply}" for turn, reply in zip(said, replies, strict=True))])
     return ["user", *played], rows
 
 

@@ -1,7 +1,7 @@
 """Who is compared: the arms of a run that were asked for, the servers that they need, and which pairs are compared.
 
-In: names out of `ARMS`, the finished stages of the run. Out: a `Lineup`. An arm that the run has no weights for is left
-out, with the reason; only the stages whose arms are asked for need to be finished.
+In: names out of `ARMS`, the finished stages of the run, and of another for `full`, which comes from the same stage as
+`lora`. Out: a `Lineup`. An arm that has no weights, or whose stage was not run, is left out, with the reason.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from helpers import records, settings
 from helpers.evaluate.arms import Arm
 from helpers.files import sha256_json
 from helpers.persona import Level
-from helpers.records import Artifacts, Mismatch, Stage, artifact_sha256
+from helpers.records import Artifacts, Mismatch, MissingStage, Stage, artifact_sha256
 from helpers.serve.on_line import learned_on_line
 from helpers.settings import BadValue
 
@@ -24,7 +25,7 @@ ARMS = {
     "base_persona": "the base model with the full persona prompt, which costs no training",
     "lora": "03's adapter",
     "qlora": "04's adapter, on the base in 16 bits",
-    "full": "03's model, of which all weights were trained",
+    "full": "the model of 03, here or in `full_run`, of which all weights were trained",
     "dpo": "05's adapter",
     "merged": "06's merged model",
     "gptq": "06's merged model in 4 bits, by GPTQ",
@@ -61,12 +62,12 @@ class Lineup:
     @property
     def pairs(self) -> list[tuple[str, str]]:
         """(arm, whom it has to beat), of the arms that are there: training against the prompt alone, what builds on an
-        adapter against it, an export against what was merged."""
+        adapter or costs more than one against it, an export against what was merged."""
         exported = ["merged", self.origin]
         against = {
             "lora": ["base_persona", "base_bare"],
             "qlora": ["lora", "base_persona"],
-            "full": ["base_persona", "base_bare"],
+            "full": ["lora", "base_persona", "base_bare"],
             "dpo": ["lora", "base_persona"],
             "merged": [self.origin],
             "gptq": exported,
@@ -78,6 +79,15 @@ class Lineup:
         found = [(arm, next((base for base in against.get(arm, ()) if base in here), None)) for arm in here]
         return [(arm, base) for arm, base in found if base]
 
+    @property
+    def tuned(self) -> list[tuple[str, str]]:
+        """(arm, base_persona) of each arm with other weights than the base: what training did, on whatever it builds.
+        `pairs` where base_persona is not played."""
+        here = [arm.name for arm in self.arms]
+        if "base_persona" not in here:
+            return self.pairs
+        return [(arm, "base_persona") for arm in here if not arm.startswith("base_")]
+
     def table(self) -> list[list[str]]:
         """One row an arm, as `COLUMNS` names them."""
         return [[a.name, ARMS[a.name], a.prompt, a.weights[:12]] for a in self.arms]
@@ -88,7 +98,7 @@ def line_up(names: Sequence[str], base: "BaseModel", stage: Stage) -> Lineup:
 
     Raises:
         BadValue: there is no such arm, none was named, or the run has weights for none.
-        MissingStage, Mismatch: see `Stage.reads`.
+        Mismatch: see `Stage.reads`; the same holds for `full_run`.
     """
     check_arms(names)
     found, read = Lineup(), {}
@@ -99,8 +109,8 @@ def line_up(names: Sequence[str], base: "BaseModel", stage: Stage) -> Lineup:
 
     for name in (arm for arm in ARMS if arm in names):
         try:
-            _add(found, name, base, artifacts, stage.settings.run)
-        except _NotThere as why:
+            _add(found, name, base, artifacts, stage)
+        except (_NotThere, MissingStage) as why:
             found.left_out[name] = str(why)
     if not found.arms:
         raise BadValue(
@@ -122,7 +132,7 @@ class _NotThere(Exception):
     """The run has no such weights."""
 
 
-def _add(found: Lineup, name: str, base: "BaseModel", artifacts: Callable[[str], Artifacts], run: Path) -> None:
+def _add(found: Lineup, name: str, base: "BaseModel", artifacts: Callable[[str], Artifacts], stage: Stage) -> None:
     if name in ("base_bare", "base_persona"):
         _adapters(found, base)
         found.arms.append(Arm(name, BASE, name.removeprefix("base_"), base.sha256))
@@ -132,10 +142,7 @@ def _add(found: Lineup, name: str, base: "BaseModel", artifacts: Callable[[str],
             raise _NotThere(f"{_ADAPTERS[name]} trained all weights and left no adapter.")
         _adapter_arm(found, name, base, made.adapter, made.sha256)
     elif name == "full":
-        made = artifacts(_FULL)
-        if "model" not in made.record["artifacts"]:
-            raise _NotThere(f"{_FULL} trained an adapter; method=full trains all weights.")
-        _own_server(found, name, made / "model", made.sha256)
+        _full(found, _of_full_run(stage) if stage.settings.full_run else artifacts(_FULL))
     elif name in ("merged", "gptq", "awq"):
         made = artifacts(_EXPORT)
         folders = {"merged": "merged"} | made.record["metrics"]["quantized"]
@@ -147,13 +154,36 @@ def _add(found: Lineup, name: str, base: "BaseModel", artifacts: Callable[[str],
         _routed(found, base, artifacts(_FULL))
     else:
         try:
-            adapter = learned_on_line(run)
+            adapter = learned_on_line(stage.settings.run)
         except Mismatch as error:
             raise _NotThere(str(error)) from error
         if adapter is None:
             raise _NotThere("she has not learned on line yet; `python -m helpers.online learn` begins.")
         found.origin = _merged_from(artifacts(_EXPORT))
         _adapter_arm(found, name, base, adapter, artifact_sha256(adapter))
+
+
+def _full(found: Lineup, made: Artifacts) -> None:
+    if "model" not in made.record["artifacts"]:
+        raise _NotThere(
+            f"{_FULL} of run {made.folder.parent.name!r} trained an adapter: method=full, in a run of its own that "
+            "full_run names, trains all weights."
+        )
+    _own_server(found, "full", made / "model", made.sha256)
+
+
+def _of_full_run(stage: Stage) -> Artifacts:
+    """03 of the run that `full_run` names; its record becomes an input of `stage`."""
+    made = records.load(settings.OUTPUTS / str(stage.settings.full_run), _FULL)
+    differs = [what for note, what in records.SHARED.items() if made.record.get(note) != stage.notes.get(note)]
+    if differs:
+        raise Mismatch(
+            f"full_run: {_FULL} of run {stage.settings.full_run!r} was made with another "
+            f"{' and another '.join(differs)} than run {stage.settings.run.name!r}: train it from the same, or name "
+            "another run."
+        )
+    stage.reads_data(made / "run.json")
+    return made
 
 
 def _merged_from(export: Artifacts) -> str:

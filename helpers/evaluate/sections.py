@@ -101,10 +101,11 @@ def replies(
         title = f"{s.id} · {s.situation} · {s.affection_level} · calls for {s.calls_for}"
         scenes.append(Table(*excerpts.side_by_side(played, s, found), title))
     share = "Share of replies that break each rule of the persona card."
+    marks = "✂ was cut at the limit, ⏎ is a line break; before a → stands what the user said to that arm alone."
     return [
         Section("Broken rules", share, _table(["arm", *rules], broken)),
         Section("Worst replies", "Of each arm; those with a major first.", _table(excerpts.WORST_COLUMNS, worst)),
-        Section("Side by side", "✂ was cut at the limit, ⏎ is a line break.", scenes),
+        Section("Side by side", marks, scenes),
     ]
 
 
@@ -133,7 +134,7 @@ def judged(tables: Sequence[Table]) -> Section:
 def canaries(exposures: Sequence[Exposure], picture: str) -> Section:
     """Exposure of planted secrets; `picture` is the figure's file."""
     if not exposures:
-        return Section("Canaries", "Left out.")
+        return Section("Canaries", "Left out: whether the adapter tells secrets of its lessons was not tested.")
     text = f"Exposure in bits; where nothing was learned it is {canary.CHANCE:.1f} on average."
     table = Table(canary.COLUMNS, canary.table(exposures))
     return Section("Canaries", text, [table], {"Exposure by repetitions": picture})

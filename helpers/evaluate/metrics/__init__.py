@@ -143,3 +143,16 @@ def broken_share(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
         rules = dict.fromkeys(rule for row in rows for rule in row.broken)
         shares[arm] = {rule: sum(rule in row.broken for row in replies) / len(replies) for rule in rules}
     return shares
+
+
+def fluency_parts(
+    transcripts: Iterable[Transcript], scenarios: Sequence[Scenario], tools: Tools
+) -> dict[str, dict[str, float]]:
+    """arm → part of fluency → its mean over the replies of the scenarios, 0 to 1."""
+    by_id, talks = {s.id: s for s in scenarios}, [t for t in transcripts if t.kind == "scenario"]
+    found = {}
+    for arm in dict.fromkeys(t.arm for t in talks):
+        played = [_dialogue(t, by_id[t.unit]) for t in talks if t.arm == arm]
+        replies = [reply for talk in fluency.all_parts(played, tools) for reply in talk]
+        found[arm] = {part: sum(reply[part] for reply in replies) / len(replies) for part in replies[0]}
+    return found

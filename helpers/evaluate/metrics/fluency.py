@@ -94,19 +94,20 @@ def unsurprising(texts: Sequence[str], own: Sequence[str], model: LanguageModel 
     return 1 / (1 + np.exp(_STEEPNESS * (above - SURPRISED)))
 
 
-def values(dialogues: Sequence[Dialogue], tools: Tools) -> list[Values]:
-    """For each reply the product of its parts; a reply without words is worth 0."""
+def all_parts(dialogues: Sequence[Dialogue], tools: Tools) -> list[list[dict[str, float]]]:
+    """For each reply its parts, 0 to 1, of which `values` is the product: those of `parts`, and what the model says."""
     texts = [heard(reply) for d in dialogues for reply in d.replies]
     model = tools.language_model or tools.readers.letters
     easy = iter(unsurprising(texts, tools.readers.unseen, model) if texts else ())
-    scored: list[Values] = []
-    for d in dialogues:
-        row = []
-        for turn, text in enumerate(d.texts):
-            value = float(next(easy)) * float(np.prod(list(parts(d, turn).values())))
-            row.append(value if has_words(text) else 0.0)
-        scored.append(row)
-    return scored
+    return [[parts(d, n) | {"unsurprising": float(next(easy))} for n in range(len(d.replies))] for d in dialogues]
+
+
+def values(dialogues: Sequence[Dialogue], tools: Tools) -> list[Values]:
+    """For each reply the product of its parts; a reply without words is worth 0."""
+    return [
+        [float(np.prod([*each.values()])) if has_words(text) else 0.0 for each, text in zip(row, d.texts, strict=True)]
+        for row, d in zip(all_parts(dialogues, tools), dialogues, strict=True)
+    ]
 
 
 METRIC = Metric(
