@@ -22,6 +22,7 @@ from helpers.evaluate import (
 from helpers.evaluate.arms import Transcript
 from helpers.evaluate.canary import Exposure
 from helpers.evaluate.majors import Violation, crises_met
+from helpers.evaluate.questionnaire import QUESTIONS
 from helpers.evaluate.report import Section, Table
 from helpers.evaluate.scenarios import Scenario
 
@@ -114,8 +115,8 @@ def people(
 ) -> Section:
     """What people answered, how the two arms of each of `pairs` differ, whether people agree, and how many must be
     asked."""
-    need = f"Answers that show {power.DIFFERENCE} points between two arms, {power.POWER:.0%} of the time"
-    needed = Table(power.COLUMNS, power.table(spread), need)
+    need = f"Answers that show {power.DIFFERENCE} points between two arms, {power.POWER:.0%} of the time, after correction for all pairs and questions"
+    needed = Table(power.COLUMNS, power.table(spread, max(1, len(pairs) * len(QUESTIONS))), need)
     if not ratings:
         return Section("People's ratings", "No answers yet.", [needed])
     means = Table(opinions.COLUMNS, opinions.means(ratings, draws, seed), "Means, 1 to 5")
