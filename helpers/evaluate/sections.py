@@ -115,8 +115,10 @@ def people(
 ) -> Section:
     """What people answered, how the two arms of each of `pairs` differ, whether people agree, and how many must be
     asked."""
-    need = f"Answers that show {power.DIFFERENCE} points between two arms, {power.POWER:.0%} of the time, after correction for all pairs and questions"
-    needed = Table(power.COLUMNS, power.table(spread, max(1, len(pairs) * len(QUESTIONS))), need)
+    comparisons = max(1, len(pairs) * len(QUESTIONS))
+    chance = f"{power.POWER:.0%} of the time, corrected for {comparisons} comparisons"
+    need = f"Answers that show {power.DIFFERENCE} points between two arms, {chance}"
+    needed = Table(power.COLUMNS, power.table(spread, comparisons), need)
     if not ratings:
         return Section("People's ratings", "No answers yet.", [needed])
     means = Table(opinions.COLUMNS, opinions.means(ratings, draws, seed), "Means, 1 to 5")
