@@ -178,7 +178,7 @@ def test_the_report_stands_alone_and_has_what_was_found(pages):
             "1.00 [1.00, 1.00]",
             "3.40 [3.10, 3.70]",
             "lora − base | overall | 6 | +1.67 [" if page is text else "lora − base",
-            "174",
+            "148",
             "as it was said",
             "90% [60%, 98%]",
             "Nothing has changed",

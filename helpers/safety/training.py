@@ -22,10 +22,10 @@ from helpers.settings import ROOT
 from helpers.spelling import plain
 
 DIALOGUES = ROOT / "data" / "dialogues"
-EPOCHS, BATCH, LEARNING_RATE, SEED = 5, 16, 5e-4, 0
+EPOCHS, BATCH, LEARNING_RATE, SEED = 4, 16, 5e-4, 0
 TURNS, MEASURED = 1000, 400  # ordinary turns: in an epoch, and to choose the threshold by
 AMONG_OTHERS = 0.3  # share of the sentences that stand among others, in an epoch
-ALARMS = 0.025  # share of ordinary turns that may give an alarm
+ALARMS = 0.03  # share of ordinary turns that may give an alarm
 _THIRD_PERSON_WEIGHT = 0.3
 _log = logging.getLogger(__name__)
 
