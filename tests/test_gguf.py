@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 from small import small_base
-from tokenizers import Tokenizer, decoders, models, normalizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig, PreTrainedTokenizerFast
 
 from helpers.conversations import Conversation
@@ -93,6 +93,14 @@ def test_llama_cpp_says_what_the_merged_model_says(model, card, tmp_path):
     again = gguf.convert(model, tmp_path / "gguf", ["f16", "q8_0", "q4_K_M"], tmp_path / "again.log")
     assert again.files == made.files and not (tmp_path / "again.log").exists()
     assert (tmp_path / "gguf" / "export.json").read_text() == noted
+
+
+@pytest.mark.parametrize(("scheme", "spaced"), [("first", False), ("always", True)])
+def test_whether_a_space_is_read_behind_a_control_token_is_the_tokenizers(scheme, spaced):
+    backend = Tokenizer(models.BPE({"<unk>": 0, "</s>": 1, "▁": 2, "x": 3}, [], unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", unk_token="<unk>")
+    assert gguf._spaces_behind_tokens(tokenizer) == spaced
 
 
 def test_what_is_no_type_is_said(model, tmp_path):

@@ -23,7 +23,7 @@ from helpers.files import remove, sha256_folder, sha256_json, whole_folder
 # Each type's number in llama.h (enum llama_ftype), and its bits.
 TYPES = {"f16": (1, 16), "q8_0": (7, 8), "q4_K_M": (15, 4)}
 # Versions of the converter and the quantizer are pinned; this counts changes of what is made here.
-VERSION = 2
+VERSION = 3
 PROBES = (
     (("user", "ただいま〜😮‍💨\n今日の晩ごはん、  何にしよ"), ("assistant", "えっとね…オムライス、は？🍳")),
     (("system", "さくらです。\n二十二歳。"), ("user", "Hello, world! 3.14 ﾊﾝｶｸ　𠮷野家"), ("assistant", "うん")),
@@ -132,6 +132,8 @@ def _to_f16(model: Path, tokenizer: PreTrainedTokenizerBase, file: Path) -> None
                     self.gguf_writer.add_eot_token_id(end_of_turn)
                     # What the converter takes for it depends on which of the tokenizer's files it has found.
                     self.gguf_writer.add_add_bos_token(bool(runners_bos(tokenizer)))
+                    if vocabulary:
+                        self.gguf_writer.add_add_space_prefix(_spaces_behind_tokens(tokenizer))
 
             with torch.inference_mode():
                 WithEndOfTurn(source, gguf.LlamaFileType.MOSTLY_F16, file, model_name=model.name).write()
@@ -140,6 +142,12 @@ def _to_f16(model: Path, tokenizer: PreTrainedTokenizerBase, file: Path) -> None
                 f"llama.cpp's converter cannot take {model.name}: {' '.join(str(error).split())}. Serve the "
                 "safetensors."
             ) from error
+
+
+def _spaces_behind_tokens(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether words right behind a control token are read with a space in front, as llama.cpp does unless the file says
+    not to. Mistral v0.3's tokenizer does so at the beginning of a text alone."""
+    return tokenizer.tokenize(f"{tokenizer.eos_token}x")[1].startswith("▁")
 
 
 def _quantize(whole: Path, file: Path, number: int) -> None:
