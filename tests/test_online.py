@@ -377,6 +377,17 @@ def test_a_poisoned_batch_starts_no_training(run, exports, serve, capsys):
     assert [p.name for p in (run / "online" / "adapters").iterdir() if p.name.startswith("learned")] == []
 
 
+def test_a_turn_of_a_scenario_that_the_trial_does_not_play_is_not_learned_either(
+    run, exports, serve, capsys, scenarios
+):
+    played = {s.id for s in trial_script(scenarios, 8)}
+    turn = next(turn for s in scenarios if s.id not in played for turn in s.user_turns if 15 < len(turn) < 30)
+    hand_over(exports, [*GOOD[:4], talk(turn)])
+    assert learn(exports, "-p", f"scenarios={EVERYTHING}") == 0 and serve.starts == 0
+    said = capsys.readouterr().out
+    assert "4 talks are new, it takes 5" in said and "1 were left out (scenario 1)" in said
+
+
 def test_interrupted_in_the_trial_it_goes_on_without_training_again(run, exports, serve, capsys, monkeypatch):
     hand_over(exports, GOOD)
     serve.fail = True
