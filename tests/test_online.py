@@ -471,6 +471,18 @@ def test_an_adapter_of_a_stage_is_served_if_it_passes_the_gate_and_can_be_rolled
     assert continual.current_adapter(run / "online" / "adapters").parent.name.startswith("start_")
 
 
+def test_what_was_learned_before_an_adapter_of_a_stage_is_learned_again_on_top_of_it(
+    run, trial, exports, serve, capsys
+):
+    hand_over(exports, GOOD)
+    assert learn(exports) == 0
+    given = run.parent / "trial" / "05_dpo" / "adapter"
+    continual.promote(given, run / "online" / "adapters", lambda *_: continual.Verdict(True))
+    capsys.readouterr()
+    assert learn(exports) == 0 and "of 6 new talks, is current" in capsys.readouterr().out
+    assert learn(exports) == 0 and "0 talks are new" in capsys.readouterr().out
+
+
 def test_an_adapter_of_another_base_is_not_put_on_trial(run, trial, serve, capsys):
     trial(base_sha256="0")
     assert promoted("05_dpo", "--of", "trial") == 1 and serve.starts == 0
