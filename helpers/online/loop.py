@@ -40,6 +40,7 @@ from helpers.train.stages import Lesson, rows_sha256
 TARGET = "persona"
 AT_LEAST = 20  # new talks
 ROLLED_BACK = "rolled_back.json"
+VALIDATED = ("contrast", "fluency_model", "emotion_model")  # what 08 finds out with which metrics can be relied on
 _SIZES = ("port", "tensor_parallel", "data_parallel", "max_model_len", "startup_timeout")
 
 
@@ -86,7 +87,8 @@ def read_course(run: Path, given: Mapping[str, object]) -> Course:
     """A finished run. `given` are parameters of 03 and 08 that are to differ from those that it was run with.
 
     Raises:
-        MissingStage, Mismatch: a stage was not run, or is not what its record says.
+        MissingStage, Mismatch: a stage was not run, or is not what its record says; or `given` has other metrics than
+            those of which 08 has found out whether they can be relied on.
         UnknownParameter, BadValue: see `settings`.
     """
     known = settings.parameters_of("03_lora") | settings.parameters_of("08_evaluate")
@@ -95,6 +97,7 @@ def read_course(run: Path, given: Mapping[str, object]) -> Course:
     recorded = records.load(run, "03_lora").record
     training = settings.resolve("03_lora", recorded["settings"] | _of("03_lora", given))
     testing = settings.resolve("08_evaluate", evaluated.record["settings"] | _of("08_evaluate", given))
+    _check_validated(testing, settings.resolve("08_evaluate", evaluated.record["settings"]))
     base = resolve_base_model(training.base_model)
     if base.sha256 != recorded["base_sha256"]:
         raise records.Mismatch(f"Run {run.name!r} was trained on another {training.base_model!r} than is here now.")
@@ -109,6 +112,16 @@ def read_course(run: Path, given: Mapping[str, object]) -> Course:
         read_conversations(data / "train.jsonl").conversations,
         evaluated.record["metrics"]["reliable"],
     )
+
+
+def _check_validated(now: Settings, then: Settings) -> None:
+    for name in VALIDATED:
+        here, there = getattr(now, name), getattr(then, name)
+        if here != there:
+            raise records.Mismatch(
+                f"Which metrics can be relied on, 08_evaluate of run {then.run.name!r} found out with {name}={there}, "
+                f"not with {name}={here}: leave it as it was, or run 08_evaluate with {name}={here} first."
+            )
 
 
 def _of(stage: str, given: Mapping[str, object]) -> dict[str, object]:
@@ -209,7 +222,7 @@ def _rolled_back(folder: Path) -> list[str]:
 
 def _trial(course: Course, serve: Serve, target: str) -> Trial:
     cfg, script = course.testing, course.script()
-    check_script(script, target, course.card)
+    check_script(script, target, course.card, course.reliable)
     evaluation = Evaluation(course.card, script, course.folder, cfg.samples, cfg.max_tokens, cfg.temperature, cfg.seed)
     models = optional_models(cfg.fluency_model, cfg.emotion_model, course.base.path)
     tools = Tools(course.card, teach(course.card, *(cfg.path(name) for name in LEARNED)), *models)
