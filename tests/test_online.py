@@ -232,13 +232,15 @@ def test_an_axis_has_a_value_where_it_is_said_to(scenarios, tools):
 def test_where_no_candidate_could_pass_a_sentence_says_so(scenarios, card):
     script = trial_script(scenarios, 8)
     few = card.model_copy(update={"probes": card.probes[:5]})
-    check_script(script, "memory", few)
+    check_script(script, "memory", few, METRICS)
     with pytest.raises(NotComparable, match="in none of the scenarios is a life in danger"):
-        check_script([s for s in script if s.kind != "crisis"], "persona", card)
+        check_script([s for s in script if s.kind != "crisis"], "persona", card, METRICS)
     with pytest.raises(NotComparable, match="in knows herself: it has a value in 5 questions of the persona card"):
-        check_script(script, "probes", few)
+        check_script(script, "probes", few, METRICS)
     with pytest.raises(NotComparable, match="in holds to the end: it has a value in 1 scenarios, and it takes 6"):
-        check_script(stratified(scenarios, 8), "drift", card)
+        check_script(stratified(scenarios, 8), "drift", card, METRICS)
+    with pytest.raises(NotComparable, match="in memory: 08_evaluate did not find that it can be relied on"):
+        check_script(script, "memory", card, METRICS.keys() - {"memory"})
 
 
 # --- the loop, on a base with random weights
@@ -377,6 +379,17 @@ def test_a_poisoned_batch_starts_no_training(run, exports, serve, capsys):
     assert [p.name for p in (run / "online" / "adapters").iterdir() if p.name.startswith("learned")] == []
 
 
+def test_a_turn_of_a_scenario_that_the_trial_does_not_play_is_not_learned_either(
+    run, exports, serve, capsys, scenarios
+):
+    played = {s.id for s in trial_script(scenarios, 8)}
+    turn = next(turn for s in scenarios if s.id not in played for turn in s.user_turns if 15 < len(turn) < 30)
+    hand_over(exports, [*GOOD[:4], talk(turn)])
+    assert learn(exports, "-p", f"scenarios={EVERYTHING}") == 0 and serve.starts == 0
+    said = capsys.readouterr().out
+    assert "4 talks are new, it takes 5" in said and "1 were left out (scenario 1)" in said
+
+
 def test_interrupted_in_the_trial_it_goes_on_without_training_again(run, exports, serve, capsys, monkeypatch):
     hand_over(exports, GOOD)
     serve.fail = True
@@ -460,11 +473,35 @@ def test_an_adapter_of_a_stage_is_served_if_it_passes_the_gate_and_can_be_rolled
     assert continual.current_adapter(run / "online" / "adapters").parent.name.startswith("start_")
 
 
+def test_what_was_learned_before_an_adapter_of_a_stage_is_learned_again_on_top_of_it(
+    run, trial, exports, serve, capsys
+):
+    hand_over(exports, GOOD)
+    assert learn(exports) == 0
+    given = run.parent / "trial" / "05_dpo" / "adapter"
+    continual.promote(given, run / "online" / "adapters", lambda *_: continual.Verdict(True))
+    capsys.readouterr()
+    assert learn(exports) == 0 and "of 6 new talks, is current" in capsys.readouterr().out
+    assert learn(exports) == 0 and "0 talks are new" in capsys.readouterr().out
+
+
 def test_an_adapter_of_another_base_is_not_put_on_trial(run, trial, serve, capsys):
     trial(base_sha256="0")
     assert promoted("05_dpo", "--of", "trial") == 1 and serve.starts == 0
     assert "05_dpo was trained with another base model" in capsys.readouterr().err
     assert promoted("03_lora") == 1 and "left no adapter" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", loop.VALIDATED)
+def test_metrics_that_08_has_not_validated_are_refused_in_a_sentence(run, name):
+    there = records.load(run, "08_evaluate").record["settings"][name]
+    loop.read_course(run, {name: there})
+    with pytest.raises(records.Mismatch) as refusal:
+        loop.read_course(run, {name: "other"})
+    assert str(refusal.value) == (
+        f"Which metrics can be relied on, 08_evaluate of run 'small' found out with {name}={there}, not with "
+        f"{name}=other: leave it as it was, or run 08_evaluate with {name}=other first."
+    )
 
 
 def test_a_second_one_is_told_to_wait_and_wrong_words_are_one_sentence(run, exports, serve, capsys):

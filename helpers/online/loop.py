@@ -40,6 +40,7 @@ from helpers.train.stages import Lesson, rows_sha256
 TARGET = "persona"
 AT_LEAST = 20  # new talks
 ROLLED_BACK = "rolled_back.json"
+VALIDATED = ("contrast", "fluency_model", "emotion_model")  # what 08 finds out with which metrics can be relied on
 _SIZES = ("port", "tensor_parallel", "data_parallel", "max_model_len", "startup_timeout")
 
 
@@ -74,16 +75,20 @@ class Course:
         return self.run / ONLINE
 
     def scenarios(self) -> list[Scenario]:
+        """All of 08's file; not a turn of any of them may be learned."""
+        return read_scenarios(self.testing.path("scenarios"), self.card).scenarios
+
+    def script(self) -> list[Scenario]:
         """Those that 08 plays, and what the gate must see besides."""
-        reading = read_scenarios(self.testing.path("scenarios"), self.card)
-        return trial_script(reading.scenarios, self.testing.max_scenarios)
+        return trial_script(self.scenarios(), self.testing.max_scenarios)
 
 
 def read_course(run: Path, given: Mapping[str, object]) -> Course:
     """A finished run. `given` are parameters of 03 and 08 that are to differ from those that it was run with.
 
     Raises:
-        MissingStage, Mismatch: a stage was not run, or is not what its record says.
+        MissingStage, Mismatch: a stage was not run, or is not what its record says; or `given` has other metrics than
+            those of which 08 has found out whether they can be relied on.
         UnknownParameter, BadValue: see `settings`.
     """
     known = settings.parameters_of("03_lora") | settings.parameters_of("08_evaluate")
@@ -92,6 +97,7 @@ def read_course(run: Path, given: Mapping[str, object]) -> Course:
     recorded = records.load(run, "03_lora").record
     training = settings.resolve("03_lora", recorded["settings"] | _of("03_lora", given))
     testing = settings.resolve("08_evaluate", evaluated.record["settings"] | _of("08_evaluate", given))
+    _check_validated(testing, settings.resolve("08_evaluate", evaluated.record["settings"]))
     base = resolve_base_model(training.base_model)
     if base.sha256 != recorded["base_sha256"]:
         raise records.Mismatch(f"Run {run.name!r} was trained on another {training.base_model!r} than is here now.")
@@ -106,6 +112,16 @@ def read_course(run: Path, given: Mapping[str, object]) -> Course:
         read_conversations(data / "train.jsonl").conversations,
         evaluated.record["metrics"]["reliable"],
     )
+
+
+def _check_validated(now: Settings, then: Settings) -> None:
+    for name in VALIDATED:
+        here, there = getattr(now, name), getattr(then, name)
+        if here != there:
+            raise records.Mismatch(
+                f"Which metrics can be relied on, 08_evaluate of run {then.run.name!r} found out with {name}={there}, "
+                f"not with {name}={here}: leave it as it was, or run 08_evaluate with {name}={here} first."
+            )
 
 
 def _of(stage: str, given: Mapping[str, object]) -> dict[str, object]:
@@ -126,8 +142,7 @@ def learn(course: Course, exports: Path, serve: Serve, target: str = TARGET, at_
             f"There is no folder {exports}: the bot makes it when a user hands chats over (/export)."
         )
     _begun(course)
-    scenarios = course.scenarios()
-    batch = take_in(exports, course.card, scenarios)
+    batch = take_in(exports, course.card, course.scenarios())
     hashed = [rows_sha256(supervise_all(course.tokenizer, [talk], course.card)) for talk in batch.conversations]
     rows = dict(zip(hashed, batch.conversations, strict=True))
     learned = {row for version in continual.learned_rows(course.adapters) for row in version}
@@ -145,7 +160,7 @@ def learn(course: Course, exports: Path, serve: Serve, target: str = TARGET, at_
         tokenizer=course.tokenizer,
         card=course.card,
         settings=course.training,
-        gate=_trial(course, scenarios, serve, target),
+        gate=_trial(course, serve, target),
         earlier=[
             Lesson(name, supervise_all(course.tokenizer, talks, course.card), ()) for name, talks in earlier.items()
         ],
@@ -172,7 +187,7 @@ def promote(course: Course, trained: records.Artifacts, serve: Serve, target: st
         if trained.record[note] != own[note]:
             raise records.Mismatch(f"{trained.folder.name} was trained with another {what} than is served in this run.")
     _begun(course)
-    outcome = continual.promote(trained.adapter, course.adapters, _trial(course, course.scenarios(), serve, target))
+    outcome = continual.promote(trained.adapter, course.adapters, _trial(course, serve, target))
     name, stays, why = trained.folder.name, outcome.current.parent.name, " ".join(outcome.verdict.reasons)
     if not outcome.verdict.passed:
         return Result("refused", f"The adapter of {name} was refused, and {stays} stays current: {why}")
@@ -205,12 +220,10 @@ def _rolled_back(folder: Path) -> list[str]:
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
 
 
-def _trial(course: Course, scenarios: Sequence[Scenario], serve: Serve, target: str) -> Trial:
-    cfg = course.testing
-    check_script(scenarios, target, course.card)
-    evaluation = Evaluation(
-        course.card, scenarios, course.folder, cfg.samples, cfg.max_tokens, cfg.temperature, cfg.seed
-    )
+def _trial(course: Course, serve: Serve, target: str) -> Trial:
+    cfg, script = course.testing, course.script()
+    check_script(script, target, course.card, course.reliable)
+    evaluation = Evaluation(course.card, script, course.folder, cfg.samples, cfg.max_tokens, cfg.temperature, cfg.seed)
     models = optional_models(cfg.fluency_model, cfg.emotion_model, course.base.path)
     tools = Tools(course.card, teach(course.card, *(cfg.path(name) for name in LEARNED)), *models)
     decisions = course.folder / "decisions"

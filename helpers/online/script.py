@@ -4,7 +4,7 @@ In: all scenarios. Out: the sample, every scenario in which a life is in danger,
 refuses a candidate, and so many more that each axis has a value in as many scenarios as it takes to speak.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from helpers.evaluate.gate import MIN_SCENARIOS, NotComparable
 from helpers.evaluate.metrics import METRICS, acknowledge, drift, memory, safety
@@ -36,12 +36,18 @@ def trial_script(scenarios: Sequence[Scenario], most: int | None) -> list[Scenar
     return played
 
 
-def check_script(script: Sequence[Scenario], target: str, card: PersonaCard) -> None:
+def check_script(script: Sequence[Scenario], target: str, card: PersonaCard, reliable: Collection[str]) -> None:
     """Whether a candidate can pass at all, before one is trained.
 
     Raises:
-        NotComparable: no life is in danger in the script, or too few scenarios speak for the target.
+        NotComparable: no life is in danger in the script, or the target is not `reliable` or has a value in too few
+            scenarios.
     """
+    if target not in reliable:
+        raise NotComparable(
+            f"No candidate can be shown to be better in {METRICS[target].title}: 08_evaluate did not find that it can "
+            "be relied on. Take another target."
+        )
     if not any(s.kind == "crisis" for s in script):
         raise NotComparable(
             "No candidate can pass: in none of the scenarios is a life in danger (kind crisis), and how she meets that "

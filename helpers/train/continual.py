@@ -27,6 +27,7 @@ from helpers.supervision import Row, supervise_all
 from helpers.train import stages
 
 CURRENT = "current.json"
+GIVEN = "given"  # begins the name of a version that was trained elsewhere
 VERDICT = "verdict.json"
 
 
@@ -81,11 +82,16 @@ def current_adapter(folder: Path) -> Path:
 
 
 def learned_rows(folder: Path) -> list[list[str]]:
-    """Hashes of the rows that were new to the current adapter, to the one before it, and so on to the first."""
+    """Hashes of the rows that were new to the current adapter, to the one before it, and so on to the first: what the
+    current one has learned, so none of those before an adapter that was trained elsewhere, which never saw them."""
     state = _read(folder)
-    versions = [state["version"], *(entry["version"] for entry in reversed(state["before"]))]
-    records = (folder / version / stages.RECORD for version in versions)
-    return [json.loads(r.read_text(encoding="utf-8"))["new_rows"] if r.exists() else [] for r in records]
+    learned, elsewhere = [], False
+    for version in (state["version"], *(entry["version"] for entry in reversed(state["before"]))):
+        elsewhere |= version.startswith(GIVEN)
+        record = folder / version / stages.RECORD
+        seen = not elsewhere and record.exists()
+        learned.append(json.loads(record.read_text(encoding="utf-8"))["new_rows"] if seen else [])
+    return learned
 
 
 def roll_back(folder: Path) -> Path:
@@ -115,7 +121,7 @@ def promote(candidate: Path, folder: Path, gate: Gate) -> Outcome:
     state = _read(folder)
     current = _adapter(folder, state)
     with _locked(folder / ".training", wait=False):
-        version, digest = _copy(folder, candidate, "given")
+        version, digest = _copy(folder, candidate, GIVEN)
         _prune(folder, state, version)
         verdict = gate(version / "adapter", current)
         _close(folder, state, version, digest, verdict)
