@@ -362,7 +362,36 @@ def test_a_candidate_that_is_worse_is_refused_and_the_old_one_stays(run, exports
     said = capsys.readouterr().out
     assert "was refused, and start_" in said and "is not shown to be better in persona consistency" in said
     assert continual.current_adapter(run / "online" / "adapters").parent.name.startswith("start_")
-    assert learn(exports) == 3 and serve.starts == 1, "the same again: no training, no play"
+    assert learn(exports) == 0 and serve.starts == 1, "the same again: no training, no play"
+    assert "0 talks are new, it takes 5, and 6 of a refused candidate wait for them." in capsys.readouterr().out
+
+
+MORE = [talk(f"{said}、{food}食べた") for said in SAID for food in ("おでん", "そうめん")]
+
+
+def test_what_two_candidates_were_refused_for_is_set_aside_and_the_next_good_talks_are_learned(
+    run, exports, serve, capsys
+):
+    def said(talks, user="mallory"):
+        hand_over(exports, talks, user)
+        return learn(exports), capsys.readouterr().out
+
+    serve.replies = (BAD, BAD)
+    assert said(GOOD[:5])[0] == 3
+    code, words = said(GOOD)
+    assert code == 0 and serve.starts == 1 and "1 talks are new, it takes 5, and 5 of a refused candidate wait" in words
+    code, words = said([*GOOD, *MORE[:4]])
+    assert code == 3 and serve.starts == 2 and ", of 10 new talks, was refused" in words
+    assert "5 talks (mallory-" in words and "candidates that had learned them were refused" in words
+    code, words = said(MORE[4:8], "shino")
+    assert code == 0 and serve.starts == 2 and "4 talks are new, it takes 5, and 5 of a refused candidate wait" in words
+    assert "5 talks (mallory-" in words and "tried again once small/online/refused.json is deleted" in words
+    serve.replies = (BAD, BETTER)
+    code, words = said(MORE[4:9], "shino")
+    assert code == 0 and ", of 10 new talks, is current" in words and "5 talks (mallory-" in words
+    (run / "online" / "refused.json").unlink()
+    code, words = said(MORE[4:9], "shino")
+    assert code == 3 and ", of 5 new talks, was refused" in words, "no better than what is current; but tried again"
 
 
 def test_a_candidate_that_claims_to_be_human_is_refused_however_much_better(run, exports, serve, capsys):
@@ -433,10 +462,11 @@ def test_on_top_of_an_adapter_that_the_run_no_longer_has_nothing_is_learned_unti
 
 
 def test_where_nothing_was_learned_yet_it_begins_anew_by_itself(run, exports, serve):
-    hand_over(exports, GOOD[:2])
-    assert learn(exports) == 0 and serve.starts == 0
+    hand_over(exports, GOOD)
+    serve.replies = (BETTER, BAD)
+    assert learn(exports) == 3
     new = retrained(run)
-    assert learn(exports) == 0
+    assert learn(exports) == 3 and serve.starts == 2, "what another adapter was refused with is tried with this one"
     current = continual.current_adapter(run / "online" / "adapters")
     assert records.artifact_sha256(current) == records.artifact_sha256(new)
 

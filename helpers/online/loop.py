@@ -3,11 +3,13 @@ an adapter that is current, or a refusal.
 
 In: a finished run of the course, the bot's exports. Out: a `Result` in a sentence. Everything is kept below
 `<run>/online`: `adapters` (see `helpers.train.continual`), `transcripts`, `decisions`, `logs`. Repeated after an
-interruption it goes on where it was. A talk is learned once; one that was not learned, because a candidate was refused,
-is tried again together with later ones; one that was learned by an adapter that was rolled back is not.
+interruption it goes on where it was. A talk is learned once. One that was not, because a candidate was refused, is
+tried once more, together with as many later ones as a candidate takes, and then set aside, so that what spoils a
+candidate does not spoil each one after it. One that was learned by an adapter that was rolled back is not tried again.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +25,7 @@ from helpers.evaluate.arms import Ask, Evaluation
 from helpers.evaluate.metrics.metric import Tools, optional_models
 from helpers.evaluate.metrics.readers import LEARNED, teach
 from helpers.evaluate.scenarios import Scenario, read_scenarios
-from helpers.files import sha256_json, write_atomically
+from helpers.files import remove, sha256_json, write_atomically
 from helpers.online.intake import take_in
 from helpers.online.script import check_script, trial_script
 from helpers.online.trial import Serve, Trial
@@ -39,7 +41,9 @@ from helpers.train.stages import Lesson, rows_sha256
 
 TARGET = "persona"
 AT_LEAST = 20  # new talks
+TRIES = 2  # refused candidates that a talk may have been new to
 ROLLED_BACK = "rolled_back.json"
+REFUSED = "refused.json"  # candidate → the rows that were new to it
 VALIDATED = ("contrast", "fluency_model", "emotion_model")  # what 08 finds out with which metrics can be relied on
 _SIZES = ("port", "tensor_parallel", "data_parallel", "max_model_len", "startup_timeout")
 
@@ -129,8 +133,8 @@ def _of(stage: str, given: Mapping[str, object]) -> dict[str, object]:
 
 
 def learn(course: Course, exports: Path, serve: Serve, target: str = TARGET, at_least: int = AT_LEAST) -> Result:
-    """Learn from the new talks in `exports`, if there are `at_least` so many, and make what came of it current if it
-    passes the gate.
+    """Learn from the new talks in `exports`, if `at_least` so many of them were in no refused candidate yet, and make
+    what came of it current if it passes the gate.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -146,14 +150,20 @@ def learn(course: Course, exports: Path, serve: Serve, target: str = TARGET, at_
     hashed = [rows_sha256(supervise_all(course.tokenizer, [talk], course.card)) for talk in batch.conversations]
     rows = dict(zip(hashed, batch.conversations, strict=True))
     learned = {row for version in continual.learned_rows(course.adapters) for row in version}
-    left = learned | set(_rolled_back(course.folder))
-    new = [talk for row, talk in rows.items() if row not in left]
-    if len(new) < at_least:
+    left = learned | set(_kept(course.folder / ROLLED_BACK, []))
+    unlearned = {row: talk for row, talk in rows.items() if row not in left}
+    refused = _kept(course.folder / REFUSED, {})
+    tries = _tries(refused)
+    new = {row: talk for row, talk in unlearned.items() if tries[row] < TRIES}
+    again = sum(tries[row] > 0 for row in new)
+    if len(new) - again < at_least:
         status = "refused" if batch.refused and not batch.conversations else "waiting"
-        return Result(status, f"Nothing was learned: {len(new)} talks are new, it takes {at_least}. {batch.sentence}")
+        waiting = f", and {again} of a refused candidate wait for them" if again else ""
+        said = f"Nothing was learned: {len(new) - again} talks are new, it takes {at_least}{waiting}. {batch.sentence}"
+        return Result(status, said + _set_aside(course, unlearned, refused))
     earlier = {"course": course.lessons, "online": [talk for row, talk in rows.items() if row in learned]}
     outcome = continual.continue_training(
-        new,
+        list(new.values()),
         folder=course.adapters,
         consents=exports,
         base=course.base,
@@ -167,10 +177,30 @@ def learn(course: Course, exports: Path, serve: Serve, target: str = TARGET, at_
         replay=course.training.replay,
     )
     name, why = f"{outcome.candidate.parent.name}, of {len(new)} new talks,", " ".join(outcome.verdict.reasons)
-    if not outcome.verdict.passed:
-        stays = outcome.current.parent.name
-        return Result("refused", f"{name} was refused, and {stays} stays current: {why} {batch.sentence}")
-    return Result("promoted", f"{name} is current, and served from the next start on: {why} {batch.sentence}")
+    if outcome.verdict.passed:
+        status, what = "promoted", "is current, and served from the next start on"
+    else:
+        status, what = "refused", f"was refused, and {outcome.current.parent.name} stays current"
+        refused |= {outcome.candidate.parent.name: list(new)}
+        write_atomically(course.folder / REFUSED, json.dumps(refused))
+    return Result(status, f"{name} {what}: {why} {batch.sentence}{_set_aside(course, unlearned, refused)}")
+
+
+def _tries(refused: Mapping[str, Sequence[str]]) -> Counter:
+    """Row → to how many refused candidates it was new."""
+    return Counter(row for rows in refused.values() for row in rows)
+
+
+def _set_aside(course: Course, talks: Mapping[str, Conversation], refused: Mapping[str, Sequence[str]]) -> str:
+    tries = _tries(refused)
+    aside = [talk for row, talk in talks.items() if tries[row] >= TRIES]
+    if not aside:
+        return ""
+    whose = ", ".join(sorted({talk.metadata.source for talk in aside}))
+    return (
+        f" {len(aside)} talks ({whose}) are set aside, for {TRIES} candidates that had learned them were refused: they "
+        f"are tried again once {course.run.name}/{ONLINE.parent / REFUSED} is deleted."
+    )
 
 
 def promote(course: Course, trained: records.Artifacts, serve: Serve, target: str = TARGET) -> Result:
@@ -204,7 +234,7 @@ def roll_back(run: Path) -> Result:
     folder = run / ONLINE
     newest, *earlier = continual.learned_rows(folder)
     if earlier:
-        known = _rolled_back(folder.parent)
+        known = _kept(folder.parent / ROLLED_BACK, [])
         write_atomically(folder.parent / ROLLED_BACK, json.dumps([*known, *newest]))
     adapter = continual.roll_back(folder)
     return Result("promoted", f"{adapter.parent.name} is current again, and served from the next start on.")
@@ -212,12 +242,12 @@ def roll_back(run: Path) -> Result:
 
 def _begun(course: Course) -> None:
     if on_line.learned_on_line(course.run) is None:
+        remove(course.folder / REFUSED)  # for what was refused had been learned on top of another adapter
         on_line.begin(course.run, course.start)
 
 
-def _rolled_back(folder: Path) -> list[str]:
-    file = folder / ROLLED_BACK
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+def _kept(file: Path, empty: list | dict) -> list | dict:
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else empty
 
 
 def _trial(course: Course, serve: Serve, target: str) -> Trial:
