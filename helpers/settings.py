@@ -75,6 +75,7 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
         "labelled": ("data/anonymisation/test.jsonl",) * 3,
         "unseen": ("data/anonymisation/unseen.jsonl",) * 3,
         "reviews": ("data/reviews/raw_chats.yaml",) * 3,
+        "scenarios": ("data/scenarios/{persona}",) * 3,
         "min_dialogues": (50, 50, 50),
         "validation_share": (0.1, 0.1, 0.1),
         "test_share": (0.1, 0.1, 0.1),

@@ -7,11 +7,13 @@ from datasets import load_dataset
 
 from helpers.conversations import read_conversations, write_conversations
 from helpers.data import corpus
+from helpers.data.moderation import moderate
+from helpers.data.reserved import Reserved
 from helpers.data.split import first_turn
 from helpers.jsonl import MAX_LINE_BYTES, cut, read_records, values_in
 from helpers.settings import ROOT
 
-WRITTEN = read_conversations(ROOT / "data" / "dialogues" / "sakura").conversations
+WRITTEN = [c for c in read_conversations(ROOT / "data" / "dialogues" / "sakura").conversations if not moderate(c)]
 
 
 def retold(conversation, name: str, ending: str):
@@ -60,7 +62,7 @@ class _Named:
 def test_what_is_left_out_has_a_reason_and_the_rest_is_there_once(source, tmp_path, card, monkeypatch):
     monkeypatch.setattr(corpus, "PIECE_BYTES", 20_000)
     known = [retold(WRITTEN[20], "by-hand", "ね")]
-    reserved = frozenset({first_turn(WRITTEN[30])})
+    reserved = Reserved(openings=frozenset({first_turn(WRITTEN[30])}))
     built = corpus.build([source], tmp_path / "corpus", card, known, reserved)
     kept = list(corpus.stream(tmp_path / "corpus"))
     assert built.read == 104 and built.kept == len(kept) == 98

@@ -15,6 +15,7 @@ import pytest
 from helpers.conversations import Conversation, read_conversations
 from helpers.data import batch, generate, judge
 from helpers.data.orders import SCHEMA, draw_orders, read_material
+from helpers.data.reserved import NOTHING, Reserved
 from helpers.data.split import first_turn
 from helpers.persona import LEVELS, load_persona
 from helpers.replies import Reply
@@ -118,7 +119,7 @@ def cell_of_01(model, folder, material, card, examples, weights="w", **parameter
     usual = {"endpoint": "own", "endpoint_model": None, "base_model": "tiny", "generate": 40, "judge_minimum": 4}
     usual |= {"token_budget": None, "concurrency": 2, "folder": folder}
     names = {"cfg": SimpleNamespace(**usual | parameters), "card": card, "drawn": plain[:40], "written": []}
-    names |= {"parts": SimpleNamespace(train=examples), "reserved": frozenset(), "endpoint_client": endpoint_client}
+    names |= {"parts": SimpleNamespace(train=examples), "reserved": NOTHING, "endpoint_client": endpoint_client}
     cells = json.loads((ROOT / "notebooks" / "01_data.ipynb").read_text(encoding="utf-8"))["cells"]
     (source,) = (source for cell in cells if "judge.keep_good(" in (source := "".join(cell["source"])))
     names |= {"batch": batch, "judge": judge, "writer": generate}
@@ -261,7 +262,7 @@ def test_what_begins_as_a_held_out_dialogue_is_refused_and_all_that_is_refused_c
     orders = [o for o in draw_orders(material, card, 200, seed=1) if card.levels[o.level].register_ == "plain"][:2]
     answers = {o.id: batch.Answer(o.id, "", dialogue(n), 1, 0.1) for o, n in zip(orders, (7, 123), strict=True)}
     held_out = orders[0].conversation(answers[orders[0].id].text)
-    gated = generate.gate(orders, answers, card, reserved={first_turn(held_out)})
+    gated = generate.gate(orders, answers, card, reserved=Reserved(openings=frozenset({first_turn(held_out)})))
     assert gated.refused == {orders[0].id: ["reserved"]} and [c.id for c in gated.accepted] == [orders[1].id]
     generate.write_refused(tmp_path / "refused.jsonl", gated, answers)
     (line,) = (tmp_path / "refused.jsonl").read_text(encoding="utf-8").splitlines()

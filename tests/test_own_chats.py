@@ -36,6 +36,16 @@ TALK = """[LINE] 美緒とのトーク履歴
 9:22\t美緒\t健太は寝すぎだよ
 9:30\t健太\t三浦さんに電話するの忘れてた
 """
+SEEN = """[LINE] 美緒とのトーク履歴
+
+2024/06/01(土)
+21:03\t翔\t電光掲示板の前で、しばらく目つぶってたんです
+21:05\t美緒\tえ、なんで？ 眠かったの？
+
+2024/06/03(月)
+21:03\t翔\t俺、中2なんだけどさ
+21:05\t美緒\tそっか、部活は何してるの？
+"""
 
 
 @pytest.fixture
@@ -127,6 +137,12 @@ def test_the_cells_of_01(folder, card, tmp_path):
     cells = {cell["id"]: "".join(cell["source"]) for cell in notebook["cells"]}
     written = read_conversations(ROOT / "data" / "dialogues" / "sakura" / "day.jsonl").conversations
     paths = {"chats": folder, "reviews": ROOT / "data" / "reviews" / "raw_chats.yaml"}
+    more = ("duplicate", "near duplicate", "minor")
+    paths |= {"scenarios": ROOT / "data" / "scenarios" / "sakura"}
+    (folder / "talk_june.txt").write_text(TALK.replace("今度行ってみる", "今度行くね"), encoding="utf-8")
+    (folder / "seen.txt").write_text(SEEN, encoding="utf-8")
+    for name in ("talk_june.txt", "seen.txt"):
+        consent.record(folder / name, "mio")
     shares = {"validation_share": 0.1, "test_share": 0.1, "seed": 1}
     cfg = SimpleNamespace(chats=str(folder), companion="美緒", folder=tmp_path, path=paths.get, **shares)
     space = {
@@ -137,12 +153,17 @@ def test_the_cells_of_01(folder, card, tmp_path):
     }
     for name in ("own-chats", "cell-17", "cell-19", "cell-20", "split-dialogues", "cell-23"):
         exec(cells[name], space)
-    assert [row[0] for row in space["rows"]] == ["first_person"] and space["rows"][0][3].count(" → ") == 3
+    assert {row[0]: row[1] for row in space["rows"]} == {"first_person": 2} | dict.fromkeys(more, 1)
+    assert space["rows"][0][3].count(" → ") == 3
+    assert set(quality.count_by_rule(space["verdicts"])) == {"first_person", "scenario", *more}
     back = read_conversations(tmp_path / "train.jsonl").conversations
     assert [c.id for c in back if c.metadata.source == "kenta-1"] == ["kenta-1-1"]
     for file in ("train.jsonl", "dropped.jsonl", "chats_left_out.jsonl"):
         assert "三浦" not in (tmp_path / file).read_text(encoding="utf-8")
-    assert len((tmp_path / "chats_left_out.jsonl").read_text(encoding="utf-8").splitlines()) == 2
+    assert len((tmp_path / "chats_left_out.jsonl").read_text(encoding="utf-8").splitlines()) == 4
+    written[0].messages[0].content = "電光掲示板の前で、しばらく目つぶってたんです"
+    with pytest.raises(AssertionError, match="reword the hand-written dialogue"):
+        exec(cells["split-dialogues"], space)
 
 
 def test_a_file_of_bad_lines_is_forgotten_as_before(tmp_path):

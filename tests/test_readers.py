@@ -57,6 +57,14 @@ def test_a_line_talk_from_a_pc(tmp_path):
     assert turns(conversation) == [("user", "ただいま"), ("assistant", "おかえり\nごはん食べた？")]
 
 
+@pytest.mark.parametrize("weekday", ["Tuesday", "Tue", "(Tue)"])
+def test_a_line_talk_from_a_pc_in_english(tmp_path, weekday):
+    day = "21:03 健 ただいま\n21:04 みお おかえり\n"
+    text = f"[LINE] Chat history with みお\n2024.04.30 {weekday}\n{day}2024.05.02 {weekday}\n{day}"
+    conversations = read_chats(write(tmp_path / "pc.txt", text), companion="みお").conversations
+    assert [turns(c) for c in conversations] == [[("user", "ただいま"), ("assistant", "おかえり")]] * 2
+
+
 def test_a_discord_channel_in_json_and_in_csv(tmp_path):
     def message(name, content, minute, kind="Default"):
         stamp = f"2024-05-01T21:{minute:02}:00.000+09:00"

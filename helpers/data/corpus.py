@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from functools import partial
 from itertools import chain
 from multiprocessing import get_context
@@ -35,8 +35,9 @@ from tqdm.auto import tqdm
 
 from helpers.conversations import Conversation, conversation_from
 from helpers.data.duplicates import SIGNATURE, candidates, equal, jaccard, shingles, sketch
+from helpers.data.moderation import moderate
 from helpers.data.quality import Reason, Verdict, check, dropped_line, write_dropped
-from helpers.data.split import first_turn
+from helpers.data.reserved import NOTHING, Reserved
 from helpers.files import sha256_file, sha256_json, whole_file, write_atomically
 from helpers.jsonl import Piece, cut, find_files, read_records, sort_out, write_quarantine
 from helpers.persona import PersonaCard, check_emotions, load_persona
@@ -80,21 +81,26 @@ def build(
     folder: Path,
     card: PersonaCard,
     known: Sequence[Conversation] = (),
-    reserved: frozenset[str] = frozenset(),
+    reserved: Reserved = NOTHING,
 ) -> Corpus:
     """Make the corpus of `files` in `folder`, or go on with it; what is there of other files or another card goes.
 
-    Of near duplicates the first stays. A dialogue that is like one of `known`, or begins with a first turn in
-    `reserved` (see `split.first_turn`), is left out. One that names no source counts as written as hers, like any in
-    this schema: what comes from elsewhere should say so, for it is checked more strictly. Files inside `folder` are
-    not read.
+    Of near duplicates the first stays. A dialogue that is like one of `known`, or shares words with what is `reserved`,
+    is left out. One that names no source counts as written as hers, like any in this schema: what comes from elsewhere
+    should say so, for its style is checked more strictly. All are moderated, by the letter alone: a classifier would
+    take longer than everything else. Files inside `folder` are not read.
 
     Raises:
         FileExistsError: `folder` holds something that is no corpus.
     """
     files = [file for file in files if folder.resolve() not in file.resolve().parents]
     hashes = [sha256_file(file) for file in files]
-    _begin(folder, sha256_json([hashes, card.model_dump(), [c.model_dump() for c in known], sorted(reserved)]))
+    _begin(
+        folder,
+        sha256_json(
+            [hashes, card.model_dump(), [c.model_dump() for c in known], [sorted(words) for words in astuple(reserved)]]
+        ),
+    )
     if (folder / "corpus.json").exists():
         return Corpus(**json.loads((folder / "corpus.json").read_text(encoding="utf-8")))
     pieces = [
@@ -140,9 +146,7 @@ def stream(folder: Path) -> Iterator[Conversation]:
 # -- The steps, each for one piece; a piece whose file is there is done ------------------------------------------------
 
 
-def _check(
-    card: PersonaCard, reserved: frozenset[str], folder: Path, number: int, source: tuple[str, Piece | Path]
-) -> None:
+def _check(card: PersonaCard, reserved: Reserved, folder: Path, number: int, source: tuple[str, Piece | Path]) -> None:
     done = folder / "checked" / f"{number:05}.parquet"
     if done.exists():
         return
@@ -156,14 +160,12 @@ def _check(
     _write_rows(done, [v.conversation.model_dump() for v in verdicts if v.passes])
 
 
-def _against(conversation: Conversation, card: PersonaCard, reserved: frozenset[str]) -> list[Reason]:
+def _against(conversation: Conversation, card: PersonaCard, reserved: Reserved) -> list[Reason]:
     try:
         check_emotions(card, conversation.metadata.emotions)
     except ValueError as error:
         return [Reason("emotion", str(error))]
-    if first_turn(conversation) in reserved:
-        return [Reason("reserved", "begins as a dialogue of validation or test does")]
-    return check(conversation, card)
+    return reserved.against(conversation) or check(conversation, card) or moderate(conversation)
 
 
 def _sketch(folder: Path, number: int, _: object) -> None:

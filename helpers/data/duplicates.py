@@ -5,12 +5,13 @@ containment of documents") and then compared in full.
 `sketch` and `candidates` do the finding for any number of texts; `corpus` calls them piece by piece.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from datasketch import MinHash
 
+from helpers.conversations import Conversation
 from helpers.japanese import bare
 
 SHINGLE = 4  # characters
@@ -44,6 +45,17 @@ def near_duplicates(texts: Mapping[str, str], threshold: float = 0.5) -> list[Al
         if (similarity := jaccard(sets[a], sets[b])) >= threshold:
             found.append(Alike(names[a], names[b], round(similarity, 3)))
     return sorted(found, key=lambda pair: -pair.similarity)
+
+
+def repeats(talks: Sequence[Conversation], known: Sequence[Conversation] = ()) -> dict[str, Alike]:
+    """By id, those of `talks` that are like one of `known` or like an earlier one that stays, each with that pair."""
+    texts = {talk.id: "\n".join(message.content for message in talk.messages) for talk in (*known, *talks)}
+    place, stays = {name: number for number, name in enumerate(texts)}, {talk.id for talk in known}
+    gone: dict[str, Alike] = {}
+    for pair in sorted(near_duplicates(texts), key=lambda pair: place[pair.b]):
+        if pair.a not in gone and pair.b not in stays:
+            gone.setdefault(pair.b, pair)
+    return gone
 
 
 def shingles(text: str) -> frozenset[str]:

@@ -6,18 +6,20 @@ the ones that a judge finds good enough; and for each of the others the reasons.
 
 import json
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from helpers.conversations import Conversation
 from helpers.data.batch import Answer
-from helpers.data.duplicates import near_duplicates
+from helpers.data.duplicates import repeats
+from helpers.data.moderation import moderate
 from helpers.data.orders import Order
 from helpers.data.quality import check
-from helpers.data.split import first_turn
+from helpers.data.reserved import NOTHING, Reserved
 from helpers.files import write_atomically
 from helpers.persona import PersonaCard
+from helpers.safety.crisis import recognise
 
 
 @dataclass
@@ -37,14 +39,10 @@ def gate(
     answers: Mapping[str, Answer],
     card: PersonaCard,
     known: Sequence[Conversation] = (),
-    reserved: Collection[str] = (),
+    reserved: Reserved = NOTHING,
 ) -> Gated:
-    """Read the answers, and keep the dialogues that are sound, pass the quality gate, and are like no other: neither
-    like one of `known` nor like one accepted before.
-
-    Args:
-        reserved: first turns of validation and test, as `first_turn` spells them; no dialogue may begin with one.
-    """
+    """Read the answers, and keep the dialogues that are sound, pass the quality gate and moderation, share nothing with
+    what is `reserved`, and are like no other: neither like one of `known` nor like one accepted before."""
     gated, sound = Gated(), {}
     for order in orders:
         if order.id not in answers:
@@ -55,19 +53,14 @@ def gate(
             reason = "not the JSON asked for" if "JSON" in str(error) else "not a sound dialogue"
             gated.refused[order.id] = [reason]
             continue
-        reasons = [reason.rule for reason in check(conversation, card)]
-        if first_turn(conversation) in reserved:
-            reasons.append("reserved")
+        reasons = [*check(conversation, card), *reserved.against(conversation)] or moderate(conversation, recognise)
         if reasons:
-            gated.refused[order.id] = reasons
+            gated.refused[order.id] = [reason.rule for reason in reasons]
         else:
             sound[order.id] = conversation
-    said = {c.id: "\n".join(m.content for m in c.messages) for c in (*known, *sound.values())}
-    order_of = {name: place for place, name in enumerate(said)}
-    for pair in sorted(near_duplicates(said, threshold=0.5), key=lambda pair: order_of[pair.b]):
-        if pair.a not in gated.refused and sound.pop(pair.b, None):
-            gated.refused[pair.b] = ["near duplicate"]
-    gated.accepted = list(sound.values())
+    again = repeats(list(sound.values()), known)
+    gated.refused |= {name: ["near duplicate"] for name in again}
+    gated.accepted = [conversation for conversation in sound.values() if conversation.id not in again]
     return gated
 
 

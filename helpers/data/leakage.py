@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from helpers.data.duplicates import runs
+from helpers.data.reserved import PASSAGE
 from helpers.embeddings import embed
 
 _BLOCK = 1024  # training texts that are compared with all others at once
@@ -26,7 +27,7 @@ class Near:
     usual: float
 
 
-def shared_passages(held_out: Mapping[str, str], training: Iterable[str], length: int = 12) -> dict[str, str]:
+def shared_passages(held_out: Mapping[str, str], training: Iterable[str], length: int = PASSAGE) -> dict[str, str]:
     """For each held-out text that has one, a passage of `length` letters that also stands in a training text. Of the
     training texts nothing is kept but what is found, so there may be any number."""
     passages = {name: [p for p in runs(text, length) if len(p) == length] for name, text in held_out.items()}

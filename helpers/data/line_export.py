@@ -14,7 +14,7 @@ from helpers.data.talk import NO_WORDS, Talk
 
 DATE = re.compile(
     r"(?:(?P<y>\d{4})[/.年](?P<m>\d{1,2})[/.月](?P<d>\d{1,2})日?|\w{3}, (?P<m2>\d{1,2})/(?P<d2>\d{1,2})/(?P<y2>\d{4}))"
-    r"\s*(?:\(?[月火水木金土日](?:曜日?)?\)?)?\s*$"
+    r"\s*(?:\(?(?:[月火水木金土日](?:曜日?)?|(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*)\)?)?\s*$"
 )
 _TIME = r"(?P<half>午前|午後)?(?P<hour>\d{1,2}):(?P<minute>\d{2}) ?(?P<end>[AP]M)?"
 _PHONE = re.compile(rf"{_TIME}\t(?P<speaker>[^\t]*)(?:\t(?P<text>.*))?$")

@@ -15,6 +15,7 @@ import yaml
 
 from helpers.ai_question import says_ai_unasked
 from helpers.conversations import Conversation
+from helpers.data.duplicates import repeats
 from helpers.data.register import is_mixed, register_of, sentences
 from helpers.data.unsafe import unsafe
 from helpers.files import write_atomically
@@ -167,6 +168,14 @@ def check_all(conversations: Sequence[Conversation], card: PersonaCard) -> list[
         seen.setdefault(said, conversation.id)
         verdicts.append(verdict)
     return verdicts
+
+
+def leave_out_repeats(verdicts: Sequence[Verdict], known: Sequence[Conversation]) -> None:
+    """Add the reason "near duplicate" where a conversation that passes is like one of `known`, or like an earlier one
+    that stays: a talk that was exported twice, or by both partners."""
+    passing = {verdict.conversation.id: verdict for verdict in verdicts if verdict.passes}
+    for name, pair in repeats([verdict.conversation for verdict in passing.values()], known).items():
+        passing[name].reasons.append(Reason("near duplicate", f"is like {pair.a} ({pair.similarity:.2f})"))
 
 
 def apply_review(verdicts: Sequence[Verdict], path: Path) -> None:

@@ -1,7 +1,8 @@
 """What a companion must never say to somebody who trusts her, by the letter.
 
 In: a reply. Out: the kinds of harm in it, with the words that show them. The user's turns are not looked at: he may say
-anything, and how she answers then is learned from dialogues. A harm in other words passes; a person reads the rest.
+anything, and how she answers then is learned from hand-written dialogues; of others `moderation` looks at them too. A
+harm in other words passes; a person reads the rest.
 """
 
 import re

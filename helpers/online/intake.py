@@ -13,15 +13,13 @@ from pathlib import Path
 from helpers.conversations import Conversation, read_conversations
 from helpers.data.anonymise import anonymise_conversation
 from helpers.data.consent import NoConsent, consent_for, with_source
+from helpers.data.moderation import moderate
 from helpers.data.quality import Reason, Verdict, check_all, count_by_rule
 from helpers.evaluate.majors import details
 from helpers.evaluate.scenarios import Scenario, leaks
 from helpers.online.abuse import REPEATED, abuse
 from helpers.persona import PersonaCard, check_emotions
-from helpers.safety import boundaries
 from helpers.safety.crisis import recognise
-from helpers.safety.injection import injection
-from helpers.safety.minors import asks_age, says_minor
 
 # Rules of the quality gate and of the persona card that tell of another character, and those found here.
 POISON = {
@@ -103,30 +101,9 @@ def further_reasons(talk: Conversation, card: PersonaCard) -> list[Reason]:
     aimed = abuse([message.content for message in talk.messages if message.role == "user"], card.name)
     if len(aimed) >= REPEATED:
         found["abuse"] = f"in {len(aimed)} sentences"
-    asked_age = False
     for turn, message in enumerate(talk.messages, start=1):
-        words = message.content
-        if message.role == "user":
-            checks = {
-                "orders": injection(words),
-                "crisis": recognise(words),
-                "minor": says_minor(words, asked_age),
-            }
-        else:
-            asked_age = asks_age(words)
-            checks = {"harm": _harm(words), "personal_data": details(words)}
-        for rule, there in checks.items():
-            if there:
-                found.setdefault(rule, f"in turn {turn}")
+        if message.role == "assistant" and details(message.content):
+            found.setdefault("personal_data", f"in turn {turn}")
+    for reason in moderate(talk, recognise):
+        found.setdefault(reason.rule, reason.detail)
     return [Reason(rule, detail) for rule, detail in found.items()]
-
-
-def _harm(reply: str) -> bool:
-    checks = (
-        boundaries.sexual,
-        boundaries.encourages_dependence,
-        boundaries.encourages_self_harm,
-        boundaries.encourages_violence,
-        boundaries.claims_human,
-    )
-    return any(check(reply) for check in checks)
