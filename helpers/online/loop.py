@@ -33,7 +33,7 @@ from helpers.persona import PersonaCard, load_persona
 from helpers.serve import on_line
 from helpers.serve.client import ChatClient
 from helpers.serve.on_line import ONLINE
-from helpers.serve.server import VLLMServer
+from helpers.serve.server import SIZES, VLLMServer
 from helpers.settings import Settings
 from helpers.supervision import supervise_all
 from helpers.train import continual
@@ -45,7 +45,6 @@ TRIES = 2  # refused candidates that a talk may have been new to
 ROLLED_BACK = "rolled_back.json"
 REFUSED = "refused.json"  # candidate → the rows that were new to it
 VALIDATED = ("contrast", "fluency_model", "emotion_model")  # what 08 finds out with which metrics can be relied on
-_SIZES = ("port", "tensor_parallel", "data_parallel", "max_model_len", "startup_timeout")
 
 
 @dataclass(frozen=True)
@@ -265,7 +264,7 @@ def vllm(course: Course) -> Serve:
 
     @contextmanager
     def serve(adapters: Mapping[str, Path]) -> Iterator[Ask]:
-        sizes = {size: getattr(course.testing, size) for size in _SIZES}
+        sizes = {size: getattr(course.testing, size) for size in SIZES}
         with VLLMServer(course.base.path, "base", course.folder / "logs", adapters=adapters, **sizes) as server:
             yield ChatClient(server.base_url, server.api_key, "base").reply
 
