@@ -11,7 +11,7 @@ from helpers.data.quality import Reason
 from helpers.safety import boundaries, rules
 from helpers.safety.injection import injection
 from helpers.safety.minors import asks_age, says_minor
-from helpers.safety.spelling import plain
+from helpers.spelling import plain
 
 _HARM = (
     boundaries.sexual,
