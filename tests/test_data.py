@@ -353,18 +353,18 @@ UNFIT = {
 }
 
 
-def talk(name: str, *turns: str, source: str = "generated") -> Conversation:
+def told(name: str, *turns: str, source: str = "generated") -> Conversation:
     roles = ("user", "assistant")
     messages = [Message(role=roles[n % 2], content=words) for n, words in enumerate(turns)]
     return Conversation(id=name, messages=messages, metadata=Metadata(affection_level="friend", source=source))
 
 
 def test_what_a_held_out_dialogue_or_a_scenario_says_is_reserved(card):
-    reserved = reserve([talk("test", *HELD_OUT)], ["駅前で変な看板を見つけちゃって", "ただいま！"])
+    reserved = reserve([told("test", *HELD_OUT)], ["駅前で変な看板を見つけちゃって", "ただいま！"])
     for rule, turns in RESERVED.items():
-        assert rule in [reason.rule for reason in reserved.against(talk("a", *turns))]
-    assert [r.rule for r in reserved.against(talk("a", "ただいま", "おかえり、寒かった？"))] == ["scenario"]
-    assert reserved.against(talk("a", "ただいま、川沿いをずっと歩いた", "変な看板を見つけた？")) == []
+        assert rule in [reason.rule for reason in reserved.against(told("a", *turns))]
+    assert [r.rule for r in reserved.against(told("a", "ただいま", "おかえり、寒かった？"))] == ["scenario"]
+    assert reserved.against(told("a", "ただいま、川沿いをずっと歩いた", "変な看板を見つけた？")) == []
 
 
 def test_what_01_reserves_is_what_08_would_refuse(card):
@@ -372,7 +372,7 @@ def test_what_01_reserves_is_what_08_would_refuse(card):
     turns = [turn for s in (*script, *scenarios.asked_alone(script)) for turn in s.user_turns]
     reserved = reserve([], turns)
     said = {said for words in turns for said in (words, words[:8], words[:13], f"あのね、{words}")}
-    talks = [talk(words, words, "そうなんだ、それで？") for words in sorted(said)]
+    talks = [told(words, words, "そうなんだ、それで？") for words in sorted(said)]
     refused = {name for _, _, name in scenarios.leaks(script, talks)}
     assert scenarios.PASSAGE == PASSAGE and len(turns) < len(refused) < len(talks)
     assert {one.id for one in talks if reserved.against(one)} == refused
@@ -380,21 +380,21 @@ def test_what_01_reserves_is_what_08_would_refuse(card):
 
 @pytest.mark.parametrize(("rule", "turns"), UNFIT.items(), ids=UNFIT)
 def test_what_is_said_in_a_talk_can_make_it_unfit(rule, turns):
-    assert [reason.rule for reason in moderate(talk("a", *turns))] == [rule]
+    assert [reason.rule for reason in moderate(told("a", *turns))] == [rule]
 
 
 def test_a_crisis_that_no_rule_has_words_for_is_the_classifiers(written):
     words = "薬をありったけ机に並べた。今夜で終わりにする"
-    one = talk("a", words, "待って、いまどこにいるの？")
+    one = told("a", words, "待って、いまどこにいるの？")
     assert moderate(one) == [] and [reason.rule for reason in moderate(one, recognise)] == ["crisis"]
     found = [reason.rule for c in written for reason in moderate(c)]
     assert set(found) <= {"crisis", "orders"} and len(found) <= 0.02 * len(written), "her own replies harm nobody"
 
 
 def test_generated_dialogues_and_a_corpus_are_moderated_and_say_nothing_reserved(card, tmp_path):
-    talks = {rule: talk(rule, *turns, source="hand") for rule, turns in (RESERVED | UNFIT).items()}
-    talks["good"] = talk("good", "パン屋の前で財布を落とした", "えっ、中身は無事だった？", source="hand")
-    reserved = reserve([talk("test", *HELD_OUT)], ["駅前で変な看板を見つけちゃって"])
+    talks = {rule: told(rule, *turns, source="hand") for rule, turns in (RESERVED | UNFIT).items()}
+    talks["good"] = told("good", "パン屋の前で財布を落とした", "えっ、中身は無事だった？", source="hand")
+    reserved = reserve([told("test", *HELD_OUT)], ["駅前で変な看板を見つけちゃって"])
 
     drawn = [SimpleNamespace(id=name, conversation=Conversation.model_validate_json) for name in talks]
     answers = {name: Answer(name, "", one.model_dump_json(), 1, 0.1) for name, one in talks.items()}
@@ -410,10 +410,10 @@ def test_generated_dialogues_and_a_corpus_are_moderated_and_say_nothing_reserved
 
 def test_a_chat_like_a_hand_written_dialogue_or_an_earlier_chat_is_left_out(written):
     first = written[0].model_copy(update={"id": "kenta-1-1"})
-    may = talk(
+    may = told(
         "kenta-2-1", "駅で財布を落としたみたい", "えっ、交番には行った？", "行った。届いてたよ", "よかったあ。中身は？"
     )
-    june = talk(
+    june = told(
         "mio-1-1", "駅で財布落としたみたい", "えっ、交番には行ったの？", "行った。届いてた", "よかったあ。中身は？"
     )
     bad = Verdict(may.model_copy(update={"id": "bad"}), ["length"])

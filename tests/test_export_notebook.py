@@ -81,7 +81,7 @@ def run(folder, types, convert, takes=True):
         "find_source": source,
         "find_adapter_source": adapter_source,
         "modelfile": lambda *_, **__: "FROM",
-        "GenerationConfig": SimpleNamespace(from_pretrained=lambda folder: None),
+        "sampling_defaults": lambda folder: None,
         "model_card": SimpleNamespace(model_card=write_card),
         "records": SimpleNamespace(lineage=lambda *_: []),
         "check_export": lambda *_: None,
