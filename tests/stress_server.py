@@ -143,11 +143,11 @@ def wait_until(happened: Callable[[], bool], seconds: float = RUNS) -> None:
 
 @contextlib.contextmanager
 def while_starting(server: VLLMServer, number: int, act: Callable[[], None]) -> Iterator[None]:
-    """Has a thread `act` when the start of `server` has reached this stage."""
+    """Has a thread `act` when the start of `server` has reached this stage, or a later one."""
+    reached = tuple(words for _, words in STAGES[number - 1 :])
 
     def wait() -> None:
-        words = STAGES[number - 1][1]
-        wait_until(lambda: server.health().state == "starting" and server.health().stage.startswith(words))
+        wait_until(lambda: (health := server.health()).state == "starting" and health.stage.startswith(reached))
         act()
 
     thread = threading.Thread(target=wait, daemon=True)
@@ -288,7 +288,12 @@ def port_stolen_before_it_is_listened_at(scene: Scene) -> int:
 def _stolen(scene: Scene, stage: int) -> int:
     server, thieves = scene.server(), []
     port = server.port
-    steal = lambda: thieves.append(socket.create_server(("127.0.0.1", port)))  # noqa: E731
+
+    def steal() -> None:
+        thieves.append(socket.create_server(("127.0.0.1", port)))
+        if held := os.environ.get("DUMMY_HOLD"):
+            Path(held).touch()
+
     with while_starting(server, stage, steal):
         server.start()
     assert server.port != port and str(port) in server.port_note
@@ -403,10 +408,10 @@ def play(kind: str, model: Path, light: bool, number: int = 0, patience: float =
         place.mkdir()
         watch = Watch(temporary)
         began = time.monotonic()
-        slow = {"DUMMY_START": "0.5"} if "half way" in kind or "stolen" in kind else {}
+        slow = {"DUMMY_START": "0.5", "DUMMY_HOLD": str(place / "go on")}
         scene, failed = Scene(place, model, light, number, port=pick_port(18400)[0]), []
         port = scene.port
-        with watch.marked(), _environment(slow):
+        with watch.marked(), _environment(slow if "half way" in kind or "stolen" in kind else {}):
             try:
                 port = KINDS[kind](scene)
             except Exception as error:  # a line of the table; the next start is another one
