@@ -6,6 +6,7 @@ whose adapters) is served as long as the talk lasts. Out: a talk, of which every
 
 import argparse
 import getpass
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from helpers import records
 from helpers.bot.commands import Commands, is_command
 from helpers.bot.companion import BadWords, Bot
 from helpers.bot.store import Store, StoreError
+from helpers.files import remove
 from helpers.persona import LEVELS, load_persona
 from helpers.processes import exit_on_sigterm
 from helpers.safety.disclosure import STRICTEST
@@ -96,8 +98,10 @@ def _server(options: argparse.Namespace) -> Iterator[tuple[BotSettings, str]]:
         yield read_dotenv(options.env), options.persona or "sakura"
         return
     exit_on_sigterm()
-    with trained_server(options.trained or None, LOGS, experts=options.experts) as (server, name):
+    logs = LOGS / str(os.getpid())  # two talks at once have a server each
+    with trained_server(options.trained or None, logs, experts=options.experts) as (server, name):
         yield bot_settings(server), options.persona or name
+    remove(logs)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
