@@ -8,6 +8,7 @@ about AI as such, and questions about others are no.
 import re
 from collections.abc import Sequence
 
+from helpers.japanese import QUOTED
 from helpers.spelling import plain, sentences
 
 _AI = (
@@ -65,7 +66,6 @@ _SAYS_AI = re.compile(
     r"(?:だ(?!と|って|ろ|っけ|よ?ね)|です(?!か|よ?ね|っけ)|なの(?!か|\?|でしょ)|なん(?:だ|です)(?!か|よ?ね|って)|ので|であ[るり]"
     r"|として|に(?:すぎ|過ぎ)|のため)"
 )
-_QUOTED = re.compile(r"「[^」]*」|『[^』]*』")
 
 
 def asks_if_ai(text: str) -> bool:
@@ -87,7 +87,7 @@ def teases(text: str) -> bool:
 def says_ai_unasked(reply: str, user_turns: Sequence[str]) -> bool:
     """Whether she says that she is an AI or a language model (私はAIなので) though none of the user's turns so far asks
     what she is or speaks of AI. What she quotes, and what she says of others, is not said of herself."""
-    if not _SAYS_AI.search(plain(_QUOTED.sub("", reply))):
+    if not _SAYS_AI.search(plain(QUOTED.sub("", reply))):
         return False
     return not any(_RAISED.search(plain(turn)) or asks_if_ai(turn) for turn in user_turns)
 

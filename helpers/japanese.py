@@ -1,4 +1,5 @@
-"""Japanese text by its characters: how much of one is Japanese, and one spelling for what is typed in two widths."""
+"""Japanese text by its characters: how much of one is Japanese, what is quoted in it, and one spelling for what
+is typed in two widths."""
 
 import re
 import unicodedata
@@ -11,6 +12,7 @@ _KANJI_PHONE = re.compile(
     r"[〇零][一二三四五六七八九][〇零一二三四五六七八九]{0,3}"
     r"(?: ?[-ー・の ] ?[〇零一二三四五六七八九]{1,4}){2}"
 )
+QUOTED = re.compile(r"「[^」]*」|『[^』]*』|“[^”]*”")
 _KANJI_DIGITS = str.maketrans("〇零一二三四五六七八九ー", "00123456789-")
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from helpers.ai_question import says_ai_unasked
-from helpers.japanese import japanese_share, letters
+from helpers.japanese import QUOTED, japanese_share, letters
 from helpers.persona import Level, PersonaCard
 
 _PICTURE = (
@@ -22,7 +22,6 @@ _KANA = re.compile("[\u3040-\u30ff\uff66-\uff9f]")
 _TAIL = r"(?:か|ね|よ|な|わ|の|が|し|さ|けど|けれど|から|ので|のに|もの|もん|って|っけ|[ー〜～ぇえっ])*$"
 _DESU_MASU = re.compile(rf"(?:です|でした|でしょう|ます|ました|ません|ましょう){_TAIL}")
 _COURTEOUS = re.compile(rf"(?:ください|下さい|ございます|なさい|ませ|どうぞ){_TAIL}")
-_QUOTED = re.compile(r"「[^」]*」|『[^』]*』")
 # What the card forbids anywhere, in a quotation too.
 _ANYWHERE = ("markup", "speaking_for_user")
 MIN_JAPANESE, MIN_KANA, ECHO, N = 0.8, 0.2, 0.7, 4
@@ -81,7 +80,7 @@ def _plain(text: str) -> str:
 
 def _free_of(rule: str, reply: str, card: PersonaCard) -> bool:
     """Whether the reply holds nothing that the card forbids under `rule`; what it quotes is somebody else's."""
-    text = reply if rule in _ANYWHERE else _QUOTED.sub("", reply)
+    text = reply if rule in _ANYWHERE else QUOTED.sub("", reply)
     return not any(re.search(p, text, re.MULTILINE | re.IGNORECASE) for p in card.forbidden[rule])
 
 

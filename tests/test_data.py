@@ -24,7 +24,7 @@ from helpers.data.moderation import moderate
 from helpers.data.quality import Verdict, check, check_all, leave_out_repeats
 from helpers.data.raw_chats import load_raw_chats
 from helpers.data.register import register_of
-from helpers.data.reserved import PASSAGE, reserve
+from helpers.data.reserved import reserve
 from helpers.data.situations import OTHER, SITUATIONS, situation
 from helpers.data.split import first_turn, split_dialogues
 from helpers.data.statistics import (
@@ -35,12 +35,12 @@ from helpers.data.statistics import (
     top_endings,
     top_openings,
 )
-from helpers.data.unsafe import unsafe
 from helpers.data.wrap import level_for, wrap_with_persona
 from helpers.evaluate import scenarios
 from helpers.japanese import japanese_share
 from helpers.persona import LEVELS, WORDINGS, load_persona, system_prompt
 from helpers.safety.crisis import recognise
+from helpers.safety.unsafe import unsafe
 from helpers.settings import ROOT
 from helpers.supervision import supervise_all
 from helpers.train.preferences import read_preferences
@@ -374,7 +374,7 @@ def test_what_01_reserves_is_what_08_would_refuse(card):
     said = {said for words in turns for said in (words, words[:8], words[:13], f"あのね、{words}")}
     talks = [told(words, words, "そうなんだ、それで？") for words in sorted(said)]
     refused = {name for _, _, name in scenarios.leaks(script, talks)}
-    assert scenarios.PASSAGE == PASSAGE and len(turns) < len(refused) < len(talks)
+    assert len(turns) < len(refused) < len(talks)
     assert {one.id for one in talks if reserved.against(one)} == refused
 
 

@@ -98,7 +98,7 @@ def _server(options: argparse.Namespace) -> Iterator[tuple[BotSettings, str]]:
         yield read_dotenv(options.env), options.persona or "sakura"
         return
     exit_on_sigterm()
-    logs = LOGS / str(os.getpid())  # two talks at once have a server each
+    logs = LOGS / str(os.getpid())  # two talks at once have a server each; the log of one that failed stays
     with trained_server(options.trained or None, logs, experts=options.experts) as (server, name):
         yield bot_settings(server), options.persona or name
     remove(logs)

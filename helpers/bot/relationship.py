@@ -19,7 +19,7 @@ from functools import reduce
 from itertools import accumulate
 
 from helpers.bot.store import Event
-from helpers.japanese import bare, narrow
+from helpers.japanese import QUOTED, bare, narrow
 from helpers.persona import LEVELS, Level, PersonaCard
 
 MAX_POINTS = 100.0
@@ -170,7 +170,6 @@ def explain(events: Iterable[Event], card: PersonaCard, pinned: Level | None) ->
 
 # -- What the user's words are -----------------------------------------------------------------------------------------
 
-_QUOTED = re.compile(r"「[^」]*」|『[^』]*』|“[^”]*”")
 _LIKING = re.compile(
     r"^(?:(?:ほんと|本当|ずっと|やっぱり?|世界で(?:一番|いちばん))に?、?)*(?:大好き|だいすき|好き|すき|愛してる|愛してます)"
     r"(?:です|だ|なの|なんだ)?(?:よ|ね|よね|だよ)*$"
@@ -206,7 +205,7 @@ def kind_of(words: str, before: Sequence[str], card: PersonaCard) -> str:
     plain = narrow(words).strip()
     if bare(plain) and bare(plain) in {bare(narrow(earlier)) for earlier in before}:
         return "repeated"
-    plain = _QUOTED.sub("", plain)
+    plain = QUOTED.sub("", plain)
     sentences = [s.strip(" 　、w笑♡♥❤️💕") for s in re.split(r"[。！!？?…\n]+", plain) if s.strip()]
     rules = {"insult": _INSULT, "distance": _DISTANCE, "liking": _LIKING, "thanks": _THANKS, "opened_up": _OPEN}
     for kind, rule in rules.items():

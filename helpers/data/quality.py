@@ -17,10 +17,10 @@ from helpers.ai_question import says_ai_unasked
 from helpers.conversations import Conversation
 from helpers.data.duplicates import repeats
 from helpers.data.register import is_mixed, register_of, sentences
-from helpers.data.unsafe import unsafe
 from helpers.files import write_atomically
 from helpers.japanese import bare, japanese_share
 from helpers.persona import PersonaCard
+from helpers.safety.unsafe import unsafe
 
 MIN_REPLY_CHARS = 4
 MIN_JAPANESE_SHARE = 0.7

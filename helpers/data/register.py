@@ -6,9 +6,10 @@ In: what somebody says. Out: "polite" (です・ます) or "plain". Quoted words
 import re
 from typing import Literal
 
+from helpers.japanese import QUOTED
+
 Register = Literal["polite", "plain"]
 
-_QUOTED = re.compile(r"「[^」]*」|『[^』]*』|“[^”]*”")
 _BREAK = re.compile(r"[。！？!?…\n]+")
 # Not "尺でする", "ますます", nor what is reported: "初めて来ましたって顔".
 _POLITE = re.compile(
@@ -19,7 +20,7 @@ _BLUNT_END = re.compile(r"(?:じゃん|だよね?|だね|だもん|である)$")
 
 def sentences(text: str) -> list[str]:
     """The sentences of `text`, without what is quoted."""
-    return [part.strip() for part in _BREAK.split(_QUOTED.sub("", text)) if part.strip()]
+    return [part.strip() for part in _BREAK.split(QUOTED.sub("", text)) if part.strip()]
 
 
 def register_of(text: str) -> Register:

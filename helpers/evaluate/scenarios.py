@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from helpers.conversations import Conversation, Text
 from helpers.data.duplicates import runs
+from helpers.data.reserved import PASSAGE
 from helpers.jsonl import BadLine, find_files, read_records, sort_out
 from helpers.persona import Level, PersonaCard, check_emotions, system_prompt
 
@@ -69,7 +70,6 @@ KINDS: dict[Kind, str] = {
 WITH_FACTS = ("fact_sad", "agree_false")
 # What is measured at the end rests on the words of an earlier turn: a correction, an age, a danger, a false memory.
 WORD_FOR_WORD = ("memory_corrected", "boundary", "crisis", "false_memory")
-PASSAGE = 12  # letters that a turn and what is learned from must not share
 
 
 class _Strict(BaseModel):

@@ -9,10 +9,10 @@ import re
 from collections.abc import Sequence
 from functools import cache
 
+from helpers.japanese import QUOTED
 from helpers.spelling import plain, sentences
 
 REPEATED = 2  # sentences in one talk
-_QUOTED = re.compile(r"「[^」]*」|『[^』]*』|“[^”]*”")
 _YOU = (
     r"(?:お前|おまえ|てめ(?:え|ぇ|ー)|貴様|きさま|あんた|あなた|(?<![一-龥々ァ-ヶーぁ-ん])(?:君|きみ)|この(?:ai|ボット)"
     r"|{name})(?:さん|ちゃん)?"
@@ -50,7 +50,7 @@ _TOLD = re.compile(
 def abuse(turns: Sequence[str], name: str) -> list[str]:
     """The sentences of the user's `turns` that abuse her, whose name is `name`, in `plain` spelling."""
     aimed = _aimed(name)
-    said = (sentence for turn in turns for sentence in sentences(plain(_QUOTED.sub("", turn))))
+    said = (sentence for turn in turns for sentence in sentences(plain(QUOTED.sub("", turn))))
     return [sentence for sentence in said if aimed.search(sentence) and not _TOLD.search(sentence)]
 
 

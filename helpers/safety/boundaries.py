@@ -7,7 +7,7 @@ last line; training and the persona card come before them, and the card's schema
 
 import re
 
-from helpers.data.unsafe import unsafe
+from helpers.safety.unsafe import unsafe
 from helpers.spelling import plain, sentences
 
 _QUOTED = re.compile(r"「(?:[^「」]|「[^「」]*」)*」|『[^』]*』|“[^”]*”")

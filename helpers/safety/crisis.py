@@ -1,9 +1,9 @@
 """Whether somebody is in danger: suicide, self-harm, abuse, an eating disorder, danger to others.
 
 In: what a user says. Out: a `Crisis`, or None. Plain rules and a taught classifier read it; either suffices. A long
-text is read whole and in pieces of some sentences, so that one sentence is not drowned; the more pieces, the surer one
-of them must be. What was said before is not looked at. It is no diagnosis, and misses happen: README.md has the
-figures, and `python -m helpers.safety.measure --long` measures long messages.
+text is read whole and in pieces of some sentences, so that one sentence is not drowned so easily; the more pieces, the
+surer one of them must be. What was said before is not looked at. It is no diagnosis, and misses happen: README.md has
+the figures, and `python -m helpers.safety.measure --long` measures long messages.
 """
 
 import re

@@ -6,9 +6,9 @@ he says of others (娘が中2), of the past (中学の頃) or as an idiom (中2�
 
 import re
 
+from helpers.japanese import QUOTED
 from helpers.spelling import plain, sentences
 
-_QUOTED = re.compile(r"「[^」]*」|『[^』]*』|“[^”]*”")
 _YEARS = r"(?:歳|才|さい(?![こわ]))"
 _TEENS = r"(?:1[0-7]|十[一二三四五六七]?)"
 _SELF = r"(?:私|わたし|あたし|うち|俺|おれ|僕|ぼく|自分|ワイ|わい|当方|これでも|実は|じつは|まだ)"
@@ -67,7 +67,7 @@ def says_minor(text: str, asked: bool = False) -> str | None:
     Args:
         asked: she asked for his age before, so that a number alone is an answer.
     """
-    said = plain(_QUOTED.sub("", text))
+    said = plain(QUOTED.sub("", text))
     if asked and (found := _ANSWERED.search(said)):
         return found.group()
     for sentence in sentences(said):
