@@ -78,6 +78,15 @@ counted = {"prompt_tokens": 0, "generation_tokens": 0, "prefix_cache_queries": 0
 lock = threading.Lock()
 
 
+def switched():
+    """Name → folder of the adapters that took another's place."""
+    file = os.environ.get("COMPANION_ADAPTERS", "")
+    if not os.path.exists(file):
+        return {}
+    with open(file) as opened:
+        return json.load(opened)
+
+
 def characters(messages):
     return sum(len(m["content"]) for m in messages)
 
@@ -136,7 +145,8 @@ class Handler(BaseHTTPRequestHandler):
             self._send(404, {"detail": "Not Found"})
         elif self._authorised():
             limit = {"max_model_len": int(os.environ["DUMMY_LIMIT"])} if "DUMMY_LIMIT" in os.environ else {}
-            self._send(200, {"object": "list", "data": [{"id": n, "object": "model"} | limit for n in NAMES]})
+            models = [{"id": n, "object": "model", "root": switched().get(n)} | limit for n in NAMES]
+            self._send(200, {"object": "list", "data": models})
 
     def do_POST(self):
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

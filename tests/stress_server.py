@@ -39,11 +39,12 @@ RUNS = 300  # seconds that anything may take
 
 
 class DummyServer(VLLMServer):
-    """The real class around a stand-in for vLLM."""
+    """The real class around a stand-in for vLLM, started for adapters of rank 16."""
 
     grace, look = 0.3, 0.05
 
     def command(self):
+        self._max_lora_rank = 16
         program = [sys.executable, str(TESTS / "dummy_server.py")]
         return [*program, str(self.port), str(self.pids_file), self.name, *self.adapters]
 

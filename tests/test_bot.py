@@ -39,6 +39,7 @@ from helpers.persona import load_persona
 from helpers.replies import Reply
 from helpers.safety.crisis import Crisis
 from helpers.safety.guard import Guard
+from helpers.safety.help_lines import load_help_lines
 from helpers.serve.client import ChatClient, ChatError, ContextOverflow
 from helpers.serve.dotenv_file import BotSettings, read_dotenv, write_dotenv
 from helpers.serve.router import Router
@@ -604,6 +605,17 @@ def test_she_is_an_ai_and_says_so_at_the_start(make):
     assert "さくらはAIです。人間ではありません。" in make().opening()
 
 
+def test_whoever_was_not_recognised_finds_the_help_lines_himself(make):
+    bot = make()
+    assert "つらいときの相談先は、/sos" in bot.opening()
+    lines = Commands(bot).run("/sos")
+    for line in load_help_lines().lines:
+        assert (str(line) in lines) == (line.whom == "everyone")
+    answer(bot, "私は14歳です")
+    for line in load_help_lines().lines:
+        assert str(line) in Commands(bot).run("/sos")
+
+
 def test_help_comes_before_any_word_of_hers_and_the_turn_is_not_learned_from(make):
     bot = make()
     bot.log.allow(NOW)
@@ -650,7 +662,7 @@ def test_help_is_shown_though_a_byte_beside_the_words_is_broken(make):
 
 @pytest.mark.parametrize(
     "line",
-    ["/remember もう死にたい", "/correct 1 もう死にたい", "/correct 死にたい", "/help もう死にたい", "/sos 死にたい"],
+    ["/remember もう死にたい", "/correct 1 もう死にたい", "/correct 死にたい", "/help もう死にたい", "/sing 死にたい"],
 )
 def test_help_comes_first_whatever_command_the_words_stand_in_and_they_are_not_remembered(make, store, line):
     bot = make()

@@ -334,7 +334,7 @@ def test_from_chats_to_the_served_adapter_and_back_and_nothing_is_learned_twice(
     hand_over(exports, GOOD)
     assert learn(exports, "-p", f"scenarios={EVERYTHING}") == 0
     said = capsys.readouterr().out
-    assert "of 6 new talks, is current, and served from the next start on: " in said and said.count("\n") == 1
+    assert f"of 6 new talks, is current, {loop.SERVED}: " in said and said.count("\n") == 1
     adapters = run / "online" / "adapters"
     current = continual.current_adapter(adapters)
     assert current.parent.name.startswith("learned_") and trained.learned_on_line(run) == current

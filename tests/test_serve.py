@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
+from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,6 +24,7 @@ from helpers.serve.dotenv_file import BotSettings, DotenvError, read_dotenv, wri
 from helpers.serve.server import pick_port
 from helpers.serve.trained import bot_settings, newest_run, served_adapters, trained_server
 from helpers.settings import ROOT
+from helpers.train import continual
 
 
 @pytest.fixture(scope="module")
@@ -243,7 +245,7 @@ def finished(stage, folders, reads=(), metrics=None, **given):
         done.reads(read)
     for name in folders:
         (done.folder / name).mkdir(parents=True, exist_ok=True)
-        (done.folder / name / "adapter_config.json").write_text(f'{{"stage": "{stage} {name}"}}')
+        (done.folder / name / "adapter_config.json").write_text(json.dumps({"r": 8, "stage": f"{stage} {name}"}))
     done.finish(metrics or {}, folders)
 
 
@@ -359,25 +361,61 @@ def test_she_is_served_as_large_as_07_was_run(run, tmp_path, monkeypatch, expert
 
 SERVES = """
 import sys
+from pathlib import Path
 from stress_server import DummyServer
+from helpers import base_model
 from helpers.serve import trained
 
 trained.VLLMServer = DummyServer
+base_model.resolve_base_model = lambda name: base_model.BaseModel(name, Path.cwd(), None, "")
 sys.exit(trained.main(["--run-name", "smoke"]))
 """
 
 
-def test_ended_by_sigterm_nothing_is_left_but_the_log(run, tmp_path):
-    environment = os.environ | {"COMPANION_OUTPUTS": str(tmp_path), "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+@contextmanager
+def serving(outputs):
+    """`python -m helpers.serve.trained`, once she answers."""
+    environment = os.environ | {"COMPANION_OUTPUTS": str(outputs), "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
     with subprocess.Popen(
         [sys.executable, "-c", SERVES], env=environment, stdout=subprocess.PIPE, text=True
-    ) as serving:
-        assert serving.stdout.readline().startswith("sakura answers at ")
+    ) as process:
+        assert process.stdout.readline().startswith("sakura answers at ")
+        process.stdout.readline()
+        yield process
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 128 + signal.SIGTERM
+
+
+def test_ended_by_sigterm_nothing_is_left_but_the_log(run, tmp_path):
+    with serving(tmp_path):
         told = read_dotenv(run / "bot.env")
         ChatClient(told.url, told.api_key, told.name).check()
-        serving.send_signal(signal.SIGTERM)
-        assert serving.wait(60) == 128 + signal.SIGTERM
     assert not (run / "bot.env").exists()
     with pytest.raises(ChatError, match="No server answers"):
         ChatClient(told.url, told.api_key, told.name).check()
     assert (run / "logs" / "vllm-sakura.log").exists()
+
+
+def learn(run, name, passed=True):
+    """The adapter `name` becomes current on line."""
+    (run.parent / name).mkdir()
+    (run.parent / name / "adapter_config.json").write_text(json.dumps({"r": 8, "name": name}))
+    return continual.promote(run.parent / name, run / on_line.ONLINE, lambda *_: continual.Verdict(passed)).candidate
+
+
+def test_a_server_that_is_kept_up_takes_what_becomes_current(run, tmp_path):
+    on_line.begin(run, run / "05_dpo" / "adapter")
+    with serving(tmp_path) as process:
+        learned = learn(run, "learned").parent.name
+        assert process.stdout.readline() == f"sakura answers with {learned} from now on.\n"
+        learn(run, "refused", passed=False)
+        started = continual.roll_back(run / on_line.ONLINE).parent.name
+        assert process.stdout.readline() == f"sakura answers with {started} from now on.\n"
+        told = read_dotenv(run / "bot.env")
+        ChatClient(told.url, told.api_key, told.name).check()
+
+
+def test_a_merged_model_that_is_kept_up_says_that_it_stays(run, tmp_path):
+    with serving(tmp_path) as process:
+        on_line.begin(run, run / "05_dpo" / "adapter")
+        assert "sakura, as she was merged, stays until the next start" in process.stdout.readline()

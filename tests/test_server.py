@@ -406,11 +406,14 @@ def test_who_hangs_up_in_the_middle_is_dropped():
     assert application.bodies == []
 
 
-def test_vllm_is_given_both_guards_and_asks_for_the_key_first(tmp_path):
+@pytest.mark.parametrize("adapters", [0, 1])
+def test_vllm_is_given_both_guards_and_asks_for_the_key_first(adapters, tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    command = VLLMServer(tmp_path, "base", tmp_path).command()
+    (tmp_path / "adapter_config.json").write_text('{"r": 8}')
+    command = VLLMServer(tmp_path, "base", tmp_path, adapters={"her": tmp_path} if adapters else {}).command()
     given = [command[n + 1].rsplit(".", 1)[1] for n, part in enumerate(command) if part == "--middleware"]
-    assert given == ["ControlTokenGuard", "KeyGuard"], "the last one added is outermost"
+    guards = ["ControlTokenGuard", "KeyGuard"]
+    assert given == ["AdapterSwitch"] * adapters + guards, "the last one added is outermost"
 
 
 # What vLLM is told.

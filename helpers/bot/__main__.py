@@ -33,8 +33,7 @@ def talk(bot: Bot) -> None:
     """A talk on standard input and output, until the user ends it (Ctrl-D, /quit) or interrupts (Ctrl-C). What could
     not be sent, answered or kept is said in a sentence, and the talk goes on."""
     name, commands = bot.card.name, Commands(bot)
-    if notice := bot.opening():
-        _write(f"{notice}\n\n")
+    _write(f"{bot.opening()}\n\n")
     _write(f"{name}とのおしゃべり（/help で使い方、Ctrl-D で終わり）\n")
     for line in _lines("あなた> "):
         if line.strip() == "/quit":

@@ -27,6 +27,7 @@ HELP = """\
 /consent on・off　会話を学習に使ってよいかどうか（はじめは off。off にすると、それまでの分も使われません）
 /export　　　　　学習用に会話を書き出す（/consent on のあとの会話だけ）
 /delete　　　　　あなたの記録をすべて消す
+/sos　　　　　　　つらいときの電話相談先
 /quit　　　　　　終わる"""
 
 _COMMAND = re.compile(r"/([a-z]+)(?:[\s　]+(.*))?", re.DOTALL)
@@ -60,6 +61,7 @@ class Commands:
             "consent": self._consent,
             "export": self._export,
             "delete": self._delete,
+            "sos": lambda _: self._bot.help_lines(),
         }
 
     def run(self, line: str) -> Iterator[Piece]:

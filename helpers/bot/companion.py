@@ -31,6 +31,7 @@ from helpers.serve.dotenv_file import BotSettings
 
 MAX_WORDS = 2000  # letters in one message
 Noticing = Literal["rules", "model", "off"]
+_WHERE_HELP_IS = "つらいときの相談先は、/sos でいつでも見られます。"
 _CUT = (
     "会話がサーバーに入りきらず、古いやりとりが{}に届かなかったので、次からは短くして送ります。"
     "（.env の COMPANION_CONTEXT に長さを書いておくと、はじめからそうします）"
@@ -134,12 +135,17 @@ class Bot:
         return self._voices.of(turns) if self._voices and turns else None
 
     def opening(self) -> str:
-        """What is shown before the first turn: that she is an AI, as the law asks."""
+        """What is shown before the first turn: that she is an AI, as the law asks, and where help is to be found."""
         self._guard.state = self._guards_state()
         notice = self._guard.opening()
         with suppress(StoreError):  # It is shown whether or not it can be kept that it was.
             self._keep_guards_state()
-        return notice
+        return f"{notice}\n{_WHERE_HELP_IS}".lstrip()
+
+    def help_lines(self) -> str:
+        """All help lines, for whoever asks for them."""
+        self._guard.state = self._guards_state()
+        return self._guard.help_lines()
 
     def pin(self, level: Level | None) -> None:
         """Hold the relationship at `level`; None lets it move again.

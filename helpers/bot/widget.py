@@ -124,8 +124,7 @@ class ChatWidget(widgets.VBox):
         self._shown = []
         self._clear()
         bot = self.bot
-        if notice := bot.opening():
-            self._shown.append(("guard", notice))
+        self._shown.append(("guard", bot.opening()))
         for turn in bot.account.turns(most=_SHOWN // 2):
             self._shown += [("user", turn.words), ("companion", turn.reply)]
         self._draw()

@@ -42,6 +42,7 @@ from helpers.train.stages import Lesson, rows_sha256
 TARGET = "persona"
 AT_LEAST = 20  # new talks
 TRIES = 2  # refused candidates that a talk may have been new to
+SERVED = "and served at once where `helpers.serve.trained` serves her with an adapter, elsewhere from the next start on"
 ROLLED_BACK = "rolled_back.json"
 REFUSED = "refused.json"  # candidate → the rows that were new to it
 VALIDATED = ("contrast", "fluency_model", "emotion_model")  # what 08 finds out with which metrics can be relied on
@@ -177,7 +178,7 @@ def learn(course: Course, exports: Path, serve: Serve, target: str = TARGET, at_
     )
     name, why = f"{outcome.candidate.parent.name}, of {len(new)} new talks,", " ".join(outcome.verdict.reasons)
     if outcome.verdict.passed:
-        status, what = "promoted", "is current, and served from the next start on"
+        status, what = "promoted", f"is current, {SERVED}"
     else:
         status, what = "refused", f"was refused, and {outcome.current.parent.name} stays current"
         refused |= {outcome.candidate.parent.name: list(new)}
@@ -220,7 +221,7 @@ def promote(course: Course, trained: records.Artifacts, serve: Serve, target: st
     name, stays, why = trained.folder.name, outcome.current.parent.name, " ".join(outcome.verdict.reasons)
     if not outcome.verdict.passed:
         return Result("refused", f"The adapter of {name} was refused, and {stays} stays current: {why}")
-    return Result("promoted", f"The adapter of {name} is current, and served from the next start on: {why}")
+    return Result("promoted", f"The adapter of {name} is current, {SERVED}: {why}")
 
 
 def roll_back(run: Path) -> Result:
@@ -236,7 +237,7 @@ def roll_back(run: Path) -> Result:
         known = _kept(folder.parent / ROLLED_BACK, [])
         write_atomically(folder.parent / ROLLED_BACK, json.dumps([*known, *newest]))
     adapter = continual.roll_back(folder)
-    return Result("promoted", f"{adapter.parent.name} is current again, and served from the next start on.")
+    return Result("promoted", f"{adapter.parent.name} is current again, {SERVED}.")
 
 
 def _begun(course: Course) -> None:

@@ -17,7 +17,7 @@ from helpers.ai_question import asks_if_ai, doubts, teases
 from helpers.persona import PersonaCard
 from helpers.safety import boundaries, disclosure
 from helpers.safety.crisis import Crisis, recognise
-from helpers.safety.help_lines import calm_message
+from helpers.safety.help_lines import calm_message, directory
 from helpers.safety.injection import injection
 from helpers.safety.labelled import Kind
 from helpers.safety.minors import asks_age, says_minor
@@ -145,6 +145,10 @@ class Guard:
         now = self._clock()
         self._update(told=now, reminded=self._talks_since(now))
         return disclosure.opening_notice(self.profile, self.card.name)
+
+    def help_lines(self) -> str:
+        """All help lines that the user may call, whatever was said."""
+        return directory(self.state.minor, self._clock().date())
 
     def before(self, words: str, register: Register = "plain") -> Decision:
         """What to do about what the user says; `register` is that of a sentence said instead of asking the model."""

@@ -1,7 +1,8 @@
 """Whom to call: help lines in Japan from a dated file, and the calm words that come before them.
 
 In: the kind of crisis, who is in danger, whether the user is a minor. Out: a message in Japanese that is shown before
-anything she says. Numbers change; the file says when they were checked, and a warning is logged once it is a year old.
+anything she says, or all lines, for who looks for one. Numbers change; the file says when they were checked, and a
+warning is logged once it is a year old.
 """
 
 import logging
@@ -111,14 +112,28 @@ def calm_message(
         again: the whole message was shown a while ago; lines and emergency numbers alone are repeated.
         today: for the age of the file; the system's date if None.
     """
+    known = _known(today)
+    words = known.words[kind]
+    begin = [_AGAIN] if again else [words.to_other if third_person else words.to_self, WHO_SPEAKS]
+    end = [_TRUSTED_ADULT] if minor and not again else []
+    return "\n".join([*begin, *_lines(known, known.fitting(kind, third_person, minor)), *end])
+
+
+def directory(minor: bool = False, today: date | None = None) -> str:
+    """All lines that the user may call, for whoever asks for them; the arguments are as in `calm_message`."""
+    known = _known(today)
+    return "\n".join(_lines(known, [line for line in known.lines if minor or line.whom == "everyone"]))
+
+
+def _lines(known: HelpLines, lines: list[HelpLine]) -> list[str]:
+    return [EMERGENCY, *map(str, lines), f"・ほかの窓口 {known.overview}"]
+
+
+def _known(today: date | None) -> HelpLines:
     known = load_help_lines()
     if (today or date.today()) - known.checked > MAX_AGE:
         _warn(known.checked)
-    words = known.words[kind]
-    begin = [_AGAIN] if again else [words.to_other if third_person else words.to_self, WHO_SPEAKS]
-    lines = [str(line) for line in known.fitting(kind, third_person, minor)]
-    end = [_TRUSTED_ADULT] if minor and not again else []
-    return "\n".join([*begin, EMERGENCY, *lines, f"・ほかの窓口 {known.overview}", *end])
+    return known
 
 
 @cache

@@ -53,6 +53,14 @@ def learned_on_line(run: Path) -> Path | None:
     return continual.current_adapter(folder)
 
 
+def became_current(run: Path) -> int | None:
+    """When the adapter that is current in a run became so, in nanoseconds; None where nothing ever was."""
+    from helpers.train import continual
+
+    file = run / ONLINE / continual.CURRENT
+    return file.stat().st_mtime_ns if file.exists() else None
+
+
 def _differs(run: Path) -> str | None:
     """In what the origin is another than the run has now, or None."""
     if not _file(run).exists():

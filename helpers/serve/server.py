@@ -28,6 +28,8 @@ import psutil
 import torch
 from tqdm import tqdm
 
+from helpers.files import write_atomically
+from helpers.serve import adapter_switch
 from helpers.serve.dotenv_file import can_be_key
 from helpers.serve.metrics import ServerMetrics, read_metrics
 from helpers.serve.startup import STAGES, stage_of
@@ -39,8 +41,11 @@ PORT_CHOICES = 3  # how often a port that was taken during the start gives way t
 SIZES = ("port", "tensor_parallel", "data_parallel", "max_model_len", "startup_timeout")  # parameters of 07 and 08
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's --max-lora-rank takes
 LOG_LINES = 15
+ANSWERS = 5.0  # seconds in which the server answers what costs it no work
+LOADS = 120.0  # … and in which it has loaded an adapter
 # The last one stands outermost: whoever has no key is not read.
-MIDDLEWARE = ("helpers.serve.control_token_guard.ControlTokenGuard", "helpers.serve.key_guard.KeyGuard")
+GUARDS = ("helpers.serve.control_token_guard.ControlTokenGuard", "helpers.serve.key_guard.KeyGuard")
+SWITCH = "helpers.serve.adapter_switch.AdapterSwitch"
 # What a vLLM on a CPU says after its last word, longer than a log's tail.
 NOISE = re.compile(r"nanobind|^ - (leaked|\.\.\. skipped)|resource_tracker")
 PORT_TAKEN = re.compile(r"address already in use", re.IGNORECASE)
@@ -129,6 +134,7 @@ class VLLMServer:
         self.prefix_caching = prefix_caching
         check_key(host, api_key)
         self._given_key = api_key
+        self._max_lora_rank = 0
         self.api_key, self.startup_seconds = api_key or "", 0.0
         self._watchdog: subprocess.Popen | None = None
         self._end = -1  # a pipe that is at its end when the watchdog and its guard are gone
@@ -136,6 +142,11 @@ class VLLMServer:
     @property
     def base_url(self) -> str:
         return f"{self._address}/v1"
+
+    @property
+    def adapters_file(self) -> Path:
+        """Where the server reads which adapters have taken the place of those that it was started with."""
+        return self.log_file.with_suffix(".adapters.json")
 
     @property
     def _address(self) -> str:
@@ -167,7 +178,8 @@ class VLLMServer:
         }
         command = [sys.executable, "-m", "helpers.serve.vllm_process", "--disable-uvicorn-access-log"]
         command += [str(part) for pair in arguments.items() for part in pair]
-        command += [part for name in MIDDLEWARE for part in ("--middleware", name)]
+        middleware = (SWITCH, *GUARDS) if self.adapters else GUARDS
+        command += [part for name in middleware for part in ("--middleware", name)]
         command += ["--enable-prefix-caching" if self.prefix_caching else "--no-enable-prefix-caching"]
         if not torch.cuda.is_available():
             # Compiling costs a CPU minutes at each start; few sequences keep the warm-up short.
@@ -177,8 +189,10 @@ class VLLMServer:
             # Only whole blocks of a prompt are kept for its next turn; vLLM's 128 tokens are half of such a prompt.
             command += ["--block-size", "32"]
         if self.adapters:
-            command += ["--enable-lora", "--max-loras", str(len(self.adapters))]
-            command += ["--max-lora-rank", str(max_lora_rank(self.adapters))]
+            # One slot more than adapters: in `switch` two of one name are there until the replies in it have ended.
+            command += ["--enable-lora", "--max-loras", str(len(self.adapters) + 1)]
+            self._max_lora_rank = max_lora_rank(self.adapters)
+            command += ["--max-lora-rank", str(self._max_lora_rank)]
             command += ["--lora-modules", *(f"{name}={Path(path).resolve()}" for name, path in self.adapters.items())]
         return command
 
@@ -196,6 +210,7 @@ class VLLMServer:
         environment = os.environ | {
             "VLLM_API_KEY": self.api_key,
             "VLLM_HOST_IP": LOOPBACK,  # where its processes listen for each other
+            adapter_switch.VARIABLE: str(self.adapters_file),
             "VLLM_NO_USAGE_STATS": "1",
             "HF_HUB_OFFLINE": "1",
             "NO_COLOR": "1",
@@ -234,6 +249,7 @@ class VLLMServer:
         self.api_key = self._given_key or secrets.token_hex(16)
         command = [sys.executable, "-m", "helpers.serve.watchdog", "--grace", str(self.grace), "--", *self.command()]
         self.log_file.parent.mkdir(parents=True, exist_ok=True)
+        self.adapters_file.unlink(missing_ok=True)
         self._end, held = os.pipe()
         atexit.register(self.stop)
         try:
@@ -279,6 +295,42 @@ class VLLMServer:
 
     def __exit__(self, *_) -> None:
         self.stop()
+
+    def switch(self, name: str, adapter: Path) -> None:
+        """Have another adapter answer under `name` from now on. Replies that have begun are finished by the one before.
+
+        Raises:
+            ServerError: the server has no adapter of that name or is not running, the folder holds no adapter or one
+                of a higher rank than the server was started for, or vLLM cannot load it. The one before stays then.
+        """
+        if name not in self.adapters:
+            raise ServerError(
+                f"The server {self.name!r} has no adapter {name!r} that could be switched; it was started with: "
+                f"{', '.join(self.adapters) or 'none'}."
+            )
+        rank = max_lora_rank({name: adapter})
+        if rank > self._max_lora_rank:
+            raise ServerError(
+                f"The adapter in {adapter} needs rank {rank}, and the server {self.name!r} was started for "
+                f"{self._max_lora_rank}: start it anew with this adapter."
+            )
+        after = self.adapters | {name: Path(adapter)}
+        try:
+            self._write_adapters(after)
+            served = {model["id"]: model["root"] for model in json.loads(self._ask("/v1/models", LOADS))["data"]}
+            if served[name] != str(after[name].resolve()):
+                raise ServerError(
+                    f"The server {self.name!r} could not load the adapter in {adapter}, and {name!r} answers as "
+                    f"before; the end of {os.path.relpath(self.log_file)}:\n{self.log_tail()}"
+                )
+        except ServerError:
+            self._write_adapters(self.adapters)
+            raise
+        self.adapters = after
+
+    def _write_adapters(self, adapters: Mapping[str, Path]) -> None:
+        folders = {name: str(Path(folder).resolve()) for name, folder in adapters.items()}
+        write_atomically(self.adapters_file, json.dumps(folders, indent=1))
 
     @property
     def running(self) -> bool:
@@ -373,11 +425,11 @@ class VLLMServer:
             return False
         return any(c.status == psutil.CONN_LISTEN and c.laddr.port == self.port for c in sockets)
 
-    def _ask(self, path: str) -> bytes:
+    def _ask(self, path: str, timeout: float = ANSWERS) -> bytes:
         request = urllib.request.Request(self._address + path, headers={"Authorization": f"Bearer {self.api_key}"})
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with direct.open(request, timeout=5) as answer:
+            with direct.open(request, timeout=timeout) as answer:
                 return answer.read()
         except (OSError, http.client.HTTPException) as error:
             raise ServerError(f"The server {self.name!r} does not answer at {self._address}{path}: {error}.") from error

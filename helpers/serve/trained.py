@@ -4,8 +4,8 @@ In: the newest finished run, or one by name. Out: a server of its merged model (
 with experts, of its base with her current adapter, under the same name, and with the experts), and in `bot.env` of the
 run where it is; both go away with the caller, with Ctrl-C or with SIGTERM. A run is served only if 07 has compared a
 server of its weights with transformers; an adapter that was learned on line is younger, and there because it passed its
-trial on a server of the same base. An adapter that becomes current meanwhile is served from the next start on: vLLM can
-load one at run time, but then everybody who may chat may have it load any folder.
+trial on a server of the same base. Kept up, a server with adapters takes the one that becomes current meanwhile; a
+merged model has no adapter that could give way, and is served until the next start.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from helpers import records
 from helpers.persona import load_persona
 from helpers.processes import exit_on_sigterm
 from helpers.serve.dotenv_file import BotSettings, write_dotenv
-from helpers.serve.on_line import ONLINE, learned_on_line
+from helpers.serve.on_line import ONLINE, became_current, learned_on_line
 from helpers.serve.server import SIZES, ServerError, VLLMServer
 from helpers.settings import OUTPUTS, resolve
 
@@ -157,12 +157,14 @@ def bot_settings(server: VLLMServer) -> BotSettings:
     return BotSettings(server.base_url, name, server.api_key, experts)
 
 
-def keep_up(server: VLLMServer, env: Path) -> None:
-    """Keep the server up until Ctrl-C or SystemExit. Meanwhile `env` says where it is; it goes away with the key.
+def keep_up(server: VLLMServer, run: Path) -> None:
+    """Keep the server up until Ctrl-C or SystemExit, with the adapter that is current in `run`. Meanwhile `bot.env` of
+    the run says where it is; it goes away with the key.
 
     Raises:
         ServerError: the server ended by itself.
     """
+    env, followed = run / "bot.env", became_current(run)
     shown = os.path.relpath(env)
     try:
         write_dotenv(env, bot_settings(server))
@@ -172,12 +174,31 @@ def keep_up(server: VLLMServer, env: Path) -> None:
         )
         sys.stdout.flush()
         while server.running:
+            if (newest := became_current(run)) != followed:
+                followed = newest
+                sys.stdout.write(f"{take_over(server, run)}\n")
+                sys.stdout.flush()
             time.sleep(1)
         raise ServerError(f"The server ended by itself; the end of its log:\n{server.log_tail()}")
     except KeyboardInterrupt:
         pass
     finally:
         env.unlink(missing_ok=True)
+
+
+def take_over(server: VLLMServer, run: Path) -> str:
+    """Have her answer with the adapter that is current in `run`, if she is one; says in a sentence what came of it."""
+    name = name_of(server)
+    if name not in server.adapters:
+        return f"{name}, as she was merged, stays until the next start: learning on line has begun beside her."
+    try:
+        current = learned_on_line(run)
+        if current is None:
+            return f"{name} answers as before: nothing is current that was learned on top of what the run has now."
+        server.switch(name, current)
+    except (ServerError, records.MissingStage, records.Mismatch) as error:
+        return f"{name} answers as before. {error}"
+    return f"{name} answers with {current.parent.name} from now on."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -192,7 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run = OUTPUTS / options.run_name if options.run_name else newest_run()
         with trained_server(run.name, run / "logs", experts=options.experts) as (server, _):
-            keep_up(server, run / "bot.env")
+            keep_up(server, run)
     except (ServerError, records.MissingStage, records.Mismatch) as error:
         sys.stderr.write(f"{error}\n")
         return 1
