@@ -4,11 +4,12 @@ import asyncio
 import json
 import types
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 import torch
 from small import small_base
-from stress_server import DummyServer
+from stress_server import DummyServer, wait_until
 from talks import CHAT
 from transformers import AutoModelForCausalLM
 
@@ -75,6 +76,8 @@ def test_the_file_is_followed_under_the_same_name_with_a_new_number(ask):
     assert [(r.lora_name, r.lora_int_id, r.base_model_name) for r in ask.models.loaded] == [("her", 2, "base")]
     write_atomically(ask.file, json.dumps({"her": "first"}))
     assert ask() == "first" and ask.models.loaded[-1].lora_int_id == 3
+    ask.file.unlink()
+    assert ask() == "first"
 
 
 def test_what_cannot_be_loaded_leaves_the_one_before_and_is_not_tried_at_each_request(ask, caplog):
@@ -118,6 +121,11 @@ def test_what_the_server_cannot_take_is_one_sentence(server, tmp_path, name, con
     assert server.adapters == {"her": tmp_path / "first"} and not server.adapters_file.exists()
 
 
+def test_what_was_written_into_the_served_folder_is_not_taken_for_served(server, tmp_path):
+    with pytest.raises(ServerError, match="'her' is served from .*first already; what was written there since then"):
+        server.switch("her", tmp_path / "first")
+
+
 def test_an_adapter_that_vllm_did_not_take_is_taken_back(server, tmp_path, monkeypatch):
     monkeypatch.setattr(server, "_ask", lambda *_: b'{"data": [{"id": "her", "root": "elsewhere"}]}')
     with pytest.raises(ServerError, match="could not load the adapter in .*second, and 'her' answers as before"):
@@ -145,24 +153,24 @@ def test_vllm_answers_with_the_other_adapter_and_finishes_what_it_has_begun(tmp_
         config = LoraConfig(r=8, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
         get_peft_model(model, config).save_pretrained(tmp_path / str(seed))
     broken = adapter(tmp_path / "broken", peft_type="LORA", target_modules=["q_proj"], lora_alpha=8)
-    long = {"max_tokens": 400, "temperature": 0, "extra": {"ignore_eos": True}}
-    options = {"adapters": {"her": tmp_path / "1", "other": tmp_path / "1"}, "max_model_len": 1024}
-    with VLLMServer(base.path, "base", tmp_path, **options) as server, ThreadPoolExecutor(1) as pool:
-        client = ChatClient(server.base_url, server.api_key, "her")
-        first = client.reply(CHAT[:2], **long).text
-        begun = pool.submit(lambda: client.reply(CHAT[:2], **long).text)
-        while not server.metrics().running:
-            pass
-        server.switch("her", tmp_path / "2")
-        assert not begun.done(), "the reply must be under way while the adapters change"
-        second = client.reply(CHAT[:2], **long).text
-        assert begun.result() == first != second
-        for name, said in (("other", first), ("base", None)):
-            reply = ChatClient(server.base_url, server.api_key, name).reply(CHAT[:2], **long).text
-            assert reply == said if said else reply not in (first, second)
+    long = {"max_tokens": 1500, "temperature": 0, "extra": {"ignore_eos": True}}
+    with VLLMServer(base.path, "base", tmp_path, adapters={"her": tmp_path / "1"}) as server:
+        ask = partial(ChatClient(server.base_url, server.api_key, "her").reply, CHAT[:2], **long)
+        first = ask().text
+        with ThreadPoolExecutor() as pool:
+            under_way = []
+            for folder in ("2", "1", "2"):
+                under_way.append(pool.submit(ask))
+                wait_until(lambda: server.metrics().running == len(under_way))
+                server.switch("her", tmp_path / folder)
+            assert not any(reply.done() for reply in under_way), "they must be under way while the adapters change"
+            said = [reply.result().text for reply in under_way]
+        second = ask().text
+        assert said == [first, second, first] and first != second
+        assert ChatClient(server.base_url, server.api_key, "base").reply(CHAT[:2], **long).text not in (first, second)
         with pytest.raises(ServerError, match="could not load the adapter"):
             server.switch("her", broken)
-        assert client.reply(CHAT[:2], **long).text == second
-        for folder, said in (("1", first), ("2", second), ("1", first)):
+        assert ask().text == second
+        for folder, reply in (("1", first), ("2", second)):
             server.switch("her", tmp_path / folder)
-            assert client.reply(CHAT[:2], **long).text == said
+            assert ask().text == reply

@@ -18,6 +18,7 @@ from stress_server import DummyServer
 
 from helpers import base_model, records, settings
 from helpers.base_model import BaseModel
+from helpers.files import write_atomically
 from helpers.serve import on_line, trained
 from helpers.serve.client import ChatClient, ChatError, ContextOverflow
 from helpers.serve.dotenv_file import BotSettings, DotenvError, read_dotenv, write_dotenv
@@ -413,6 +414,45 @@ def test_a_server_that_is_kept_up_takes_what_becomes_current(run, tmp_path):
         assert process.stdout.readline() == f"sakura answers with {started} from now on.\n"
         told = read_dotenv(run / "bot.env")
         ChatClient(told.url, told.api_key, told.name).check()
+
+
+def test_what_becomes_current_while_the_server_starts_is_taken_too(run, tmp_path, monkeypatch, capsys):
+    on_line.begin(run, run / "05_dpo" / "adapter")
+    before = on_line.standing(run)
+
+    def start(server):
+        learn(run, "learned")
+        return super(DummyServer, server).start()
+
+    monkeypatch.setattr(DummyServer, "start", start)
+    monkeypatch.setattr(trained.time, "sleep", lambda seconds: interrupt() if seconds == 1 else None)
+    with trained_server("smoke", tmp_path / "logs", tmp_path) as (server, _):
+        trained.keep_up(server, run, before)
+        assert server.adapters == {"sakura": on_line.learned_on_line(run)}
+    assert f"sakura answers with {on_line.learned_on_line(run).parent.name} from now on." in capsys.readouterr().out
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def test_an_adapter_of_another_base_is_not_put_on_the_served_one(run, tmp_path):
+    on_line.begin(run, run / "05_dpo" / "adapter")
+    with serving(tmp_path) as process:
+        record = run / "06_merge_quantize" / "run.json"
+        write_atomically(record, json.dumps(json.loads(record.read_text()) | {"base_sha256": "another"}))
+        learn(run, "learned")
+        assert "sakura answers as before, for the run has another base model" in process.stdout.readline()
+
+
+def test_a_run_is_served_once(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(trained, "OUTPUTS", tmp_path)
+    with serving(tmp_path):
+        assert trained.main(["--run-name", "smoke"]) == 1
+        assert capsys.readouterr().err == "Run 'smoke' is served already, as its bot.env says: end that first.\n"
+        assert (run / "bot.env").exists()
+    assert trained.main(["--run-name", "nobody"]) == 1
+    assert "There is no run 'nobody'" in capsys.readouterr().err
 
 
 def test_a_merged_model_that_is_kept_up_says_that_it_stays(run, tmp_path):

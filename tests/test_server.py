@@ -419,7 +419,8 @@ def test_vllm_is_given_both_guards_and_asks_for_the_key_first(adapters, tmp_path
 # What vLLM is told.
 
 
-def test_the_key_is_in_the_environment_and_not_on_the_command_line(tmp_path):
+def test_the_key_is_in_the_environment_and_not_on_the_command_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "1")
     (tmp_path / "config.json").write_text("{}")
     for name, rank in (("lora", 4), ("dpo", 24)):
         (tmp_path / name).mkdir()
@@ -429,6 +430,7 @@ def test_the_key_is_in_the_environment_and_not_on_the_command_line(tmp_path):
     vllm.api_key = "0123456789abcdef"
     command = vllm.command()
     assert vllm.environment()["VLLM_API_KEY"] == vllm.api_key
+    assert vllm.environment()["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == vllm.environment()["VLLM_SERVER_DEV_MODE"] == "0"
     assert not any(vllm.api_key in part for part in command)
     assert command[command.index("--host") + 1] == "127.0.0.1"
     assert command[command.index("--max-lora-rank") + 1] == "32"

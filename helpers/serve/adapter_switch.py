@@ -39,7 +39,7 @@ class AdapterSwitch:
         if written == self._followed:
             return
         self._followed = written
-        for name, folder in json.loads(self._file.read_text(encoding="utf-8")).items():
+        for name, folder in json.loads(self._file.read_text(encoding="utf-8")).items() if written else ():
             if models.lora_requests[name].lora_path != folder:
                 await _load(models, name, folder)
 

@@ -6,6 +6,8 @@ nothing; where nothing was learned yet, nothing is lost and learning begins anew
 """
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from helpers import records
@@ -53,8 +55,23 @@ def learned_on_line(run: Path) -> Path | None:
     return continual.current_adapter(folder)
 
 
+@dataclass(frozen=True)
+class Standing:
+    """What a server of a run builds on: when the adapter that is current became so, in nanoseconds (None where nothing
+    ever was), and the hashes of the base model and the chat template."""
+
+    current: int | None
+    trained_on: Mapping[str, str | None]
+
+
+def standing(run: Path) -> Standing:
+    """How it stands now."""
+    export = _export(run)
+    return Standing(became_current(run), {note: export.get(note) for note in records.SHARED})
+
+
 def became_current(run: Path) -> int | None:
-    """When the adapter that is current in a run became so, in nanoseconds; None where nothing ever was."""
+    """See `Standing.current`."""
     from helpers.train import continual
 
     file = run / ONLINE / continual.CURRENT
@@ -72,12 +89,16 @@ def _differs(run: Path) -> str | None:
 
 def _origin(run: Path) -> dict[str, str | None]:
     """What the run has now. 06's record alone is read: its artifacts are large, and who serves them checks them."""
-    export = next(record for record in records.status(run) if record["stage"] == EXPORT)
+    export = _export(run)
     if export["status"] != "complete":
         raise records.MissingStage(f"Stage {EXPORT} of run {run.name!r} was not run to its end: run it first.")
     trained = records.load(run, export["settings"]["adapter"])
     notes = {note: export.get(note) for note in records.SHARED}
     return notes | {"adapter_sha256": records.artifact_sha256(trained.adapter)}
+
+
+def _export(run: Path) -> dict:
+    return next(record for record in records.status(run) if record["stage"] == EXPORT)
 
 
 def _file(run: Path) -> Path:

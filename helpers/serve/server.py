@@ -125,7 +125,8 @@ class VLLMServer:
         startup_timeout: float = 600,
     ):
         # As it was given: where a tokenizer does not tell its family, the path does.
-        self.model, self.name, self.adapters = Path(model), name, dict(adapters or {})
+        self.model, self.name = Path(model), name
+        self.adapters = {adapter: Path(where) for adapter, where in (adapters or {}).items()}
         self.tokenizer_folder = self.model
         self.log_file = Path(folder).resolve() / f"vllm-{name}.log"
         self.host, self.port, self.port_note = host, port, ""
@@ -212,6 +213,9 @@ class VLLMServer:
             "VLLM_HOST_IP": LOOPBACK,  # where its processes listen for each other
             adapter_switch.VARIABLE: str(self.adapters_file),
             "VLLM_NO_USAGE_STATS": "1",
+            # Addresses at which everybody with the key may load any folder, or reset the server.
+            "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "0",
+            "VLLM_SERVER_DEV_MODE": "0",
             "HF_HUB_OFFLINE": "1",
             "NO_COLOR": "1",
         }
@@ -301,12 +305,18 @@ class VLLMServer:
 
         Raises:
             ServerError: the server has no adapter of that name or is not running, the folder holds no adapter or one
-                of a higher rank than the server was started for, or vLLM cannot load it. The one before stays then.
+                of a higher rank than the server was started for, it is the folder that is served already, or vLLM
+                cannot load it. The one before stays then.
         """
         if name not in self.adapters:
             raise ServerError(
                 f"The server {self.name!r} has no adapter {name!r} that could be switched; it was started with: "
                 f"{', '.join(self.adapters) or 'none'}."
+            )
+        if Path(adapter).resolve() == self.adapters[name].resolve():
+            raise ServerError(
+                f"{name!r} is served from {adapter} already; what was written there since then takes a folder of "
+                "another name, or a new start."
             )
         rank = max_lora_rank({name: adapter})
         if rank > self._max_lora_rank:

@@ -9,6 +9,7 @@ merged model has no adapter that could give way, and is served until the next st
 """
 
 import argparse
+import fcntl
 import os
 import sys
 import time
@@ -20,10 +21,11 @@ from helpers import records
 from helpers.persona import load_persona
 from helpers.processes import exit_on_sigterm
 from helpers.serve.dotenv_file import BotSettings, write_dotenv
-from helpers.serve.on_line import ONLINE, became_current, learned_on_line
+from helpers.serve.on_line import ONLINE, Standing, became_current, learned_on_line, standing
 from helpers.serve.server import SIZES, ServerError, VLLMServer
 from helpers.settings import OUTPUTS, resolve
 
+_ANOTHER = "{} answers as before, for the run has another base model or chat template now: start the server anew."
 STAGE, EXPERTS_STAGE, PARITY_STAGE = "06_merge_quantize", "03_lora", "07_serve_vllm"
 
 
@@ -157,14 +159,15 @@ def bot_settings(server: VLLMServer) -> BotSettings:
     return BotSettings(server.base_url, name, server.api_key, experts)
 
 
-def keep_up(server: VLLMServer, run: Path) -> None:
-    """Keep the server up until Ctrl-C or SystemExit, with the adapter that is current in `run`. Meanwhile `bot.env` of
-    the run says where it is; it goes away with the key.
+def keep_up(server: VLLMServer, run: Path, before: Standing) -> None:
+    """Keep the server up until Ctrl-C or SystemExit, with the adapter that is current in `run`; `before` is how the run
+    stood when it was chosen what to serve. Meanwhile `bot.env` of the run says where the server is; it goes away with
+    the key.
 
     Raises:
         ServerError: the server ended by itself.
     """
-    env, followed = run / "bot.env", became_current(run)
+    env, followed = run / "bot.env", before.current
     shown = os.path.relpath(env)
     try:
         write_dotenv(env, bot_settings(server))
@@ -176,7 +179,8 @@ def keep_up(server: VLLMServer, run: Path) -> None:
         while server.running:
             if (newest := became_current(run)) != followed:
                 followed = newest
-                sys.stdout.write(f"{take_over(server, run)}\n")
+                anew = standing(run).trained_on != before.trained_on
+                sys.stdout.write(f"{_ANOTHER.format(name_of(server)) if anew else take_over(server, run)}\n")
                 sys.stdout.flush()
             time.sleep(1)
         raise ServerError(f"The server ended by itself; the end of its log:\n{server.log_tail()}")
@@ -195,10 +199,25 @@ def take_over(server: VLLMServer, run: Path) -> str:
         current = learned_on_line(run)
         if current is None:
             return f"{name} answers as before: nothing is current that was learned on top of what the run has now."
+        if current.resolve() == server.adapters[name].resolve():
+            return f"{name} answers with {current.parent.name} already."
         server.switch(name, current)
     except (ServerError, records.MissingStage, records.Mismatch) as error:
         return f"{name} answers as before. {error}"
     return f"{name} answers with {current.parent.name} from now on."
+
+
+@contextmanager
+def _served_once(run: Path) -> Iterator[None]:
+    """Its log and `bot.env` are one server's. The kernel drops the lock with the process, however it ends."""
+    if not run.is_dir():
+        raise records.MissingStage(f"There is no run {run.name!r}: `python -m helpers.course run` makes one.")
+    with (run / ".served").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ServerError(f"Run {run.name!r} is served already, as its bot.env says: end that first.") from error
+        yield
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -212,8 +231,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     exit_on_sigterm()
     try:
         run = OUTPUTS / options.run_name if options.run_name else newest_run()
-        with trained_server(run.name, run / "logs", experts=options.experts) as (server, _):
-            keep_up(server, run)
+        with _served_once(run):
+            before = standing(run)
+            with trained_server(run.name, run / "logs", experts=options.experts) as (server, _):
+                keep_up(server, run, before)
     except (ServerError, records.MissingStage, records.Mismatch) as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -1,13 +1,16 @@
 """vLLM's own server, `python -m helpers.serve.vllm_process …`, with vLLM's own arguments.
 
-On a CPU three things in it are ours: the arithmetic of adapters (`cpu_lora`), sampling (`cpu_sampling`), and how its
-processes wait. vLLM's engine waits for the worker by asking again and again for a second, longer than a step takes: of
-two cores it takes one from the arithmetic. Here it sleeps until the worker tells it, and looks by itself every few
-milliseconds. vLLM spawns its processes, so each of them imports this module first.
+Two adapters of one name answer side by side while one gives way to another (`adapter_switch`): vLLM, which tells them
+apart by their names, would lose one of them. On a CPU three more things are ours: the arithmetic of adapters
+(`cpu_lora`), sampling (`cpu_sampling`), and how its processes wait. vLLM's engine waits for the worker by asking again
+and again for a second, longer than a step takes: of two cores it takes one from the arithmetic. Here it sleeps until
+the worker tells it, and looks by itself every few milliseconds. vLLM spawns its processes, so each of them imports this
+module first.
 """
 
 import torch
 from vllm.distributed.device_communicators import shm_broadcast
+from vllm.lora.request import LoRARequest
 
 LOOKS_EVERY = 5  # milliseconds
 
@@ -22,6 +25,9 @@ class SleepingWait(shm_broadcast.SpinCondition):
     def wait(self, timeout_ms: int | None = None) -> None:
         super().wait(LOOKS_EVERY if timeout_ms is None else min(timeout_ms, LOOKS_EVERY))
 
+
+LoRARequest.__eq__ = lambda self, other: isinstance(other, LoRARequest) and self.lora_int_id == other.lora_int_id
+LoRARequest.__hash__ = lambda self: hash(self.lora_int_id)
 
 if not torch.cuda.is_available():
     from vllm.lora.punica_wrapper import punica_cpu
