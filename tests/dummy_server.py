@@ -4,7 +4,7 @@
 Like vLLM's it has a second process, here one that ignores TERM, and both hold shared memory, a semaphore and files.
 Words at the beginning of a message make it misbehave, see TRICKS. A chat that asks for a summary is answered with
 DUMMY_SUMMARY, one that asks for JSON with DUMMY_JSON, if they are set. It tells the limit of its context if DUMMY_LIMIT
-is set.
+is set. At /asked it tells what the last chat asked for besides its messages.
 With DUMMY_LIKE it answers in another server's manner, see MANNERS.
 With DUMMY_START each stage of its start takes so many seconds; with DUMMY_HOLD the last one lasts until there is a file
 of that name.
@@ -74,6 +74,7 @@ MANNERS = {
 }
 LIKE = MANNERS[os.environ.get("DUMMY_LIKE", "vllm")]
 at_once = {"now": 0, "most": 0}
+asked = {}
 counted = {"prompt_tokens": 0, "generation_tokens": 0, "prefix_cache_queries": 0, "prefix_cache_hits": 0}
 lock = threading.Lock()
 
@@ -141,6 +142,8 @@ class Handler(BaseHTTPRequestHandler):
             self._send(200, metrics().encode(), "text/plain; version=0.0.4")
         elif self.path == "/at_once":
             self._send(200, at_once)
+        elif self.path == "/asked":
+            self._send(200, asked)
         elif self.path != "/v1/models":
             self._send(404, {"detail": "Not Found"})
         elif self._authorised():
@@ -174,6 +177,8 @@ class Handler(BaseHTTPRequestHandler):
         with lock:
             at_once["now"] += 1
             at_once["most"] = max(at_once.values())
+            asked.clear()
+            asked.update({name: value for name, value in request.items() if name != "messages"})
         time.sleep(0.05)
         prompt = characters(request["messages"])
         with lock:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -1280,6 +1281,56 @@ def test_a_machine_without_a_name_and_a_file_that_must_not_be_read_are_one_sente
 def test_the_context_stands_in_the_file(server, tmp_path):
     settings = replace(server.settings, context=4096)
     assert read_dotenv(write_dotenv(tmp_path / "bot.env", settings)) == settings
+
+
+@pytest.mark.parametrize(
+    ("told", "arguments", "asked"),
+    [
+        ({}, [], (0.7, 120)),
+        ({"temperature": 1.1, "max_tokens": 40}, [], (1.1, 40)),
+        ({"temperature": 1.1, "max_tokens": 40}, ["--temperature", "0", "--max-tokens", "9"], (0, 9)),
+        ({"temperature": 1.1}, ["--max-tokens", "9"], (1.1, 9)),
+    ],
+)
+def test_the_server_is_asked_as_the_option_says_then_as_the_file_says(
+    server, tmp_path, capsys, monkeypatch, told, arguments, asked
+):
+    typed = iter(["[say]今日はとてもいい天気だね", "/quit"])
+    monkeypatch.setattr("builtins.input", lambda _: next(typed))
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(reconfigure=lambda **_: None))
+    monkeypatch.setattr(sys.stdout, "reconfigure", lambda **_: None, raising=False)
+    env = write_dotenv(tmp_path / "bot.env", replace(server.settings, **told))
+    assert main(["--env", str(env), "--db", str(tmp_path / "companion.db"), "--user", "健太", *arguments]) == 0
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/asked") as answer:
+        request = json.load(answer)
+    assert (request["temperature"], request["max_tokens"]) == asked
+    assert f"さくら> {'今日はとてもいい天気だね'[: asked[1]]}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("option", "wrong", "sentence"),
+    [
+        *(("--max-tokens", wrong, "is no number of tokens: write a") for wrong in ("0", "-1", "1.5", "many")),
+        *(("--temperature", wrong, "is no temperature: write a") for wrong in ("2.1", "-0.1", "nan", "0,7")),
+        ("--context", "0", "is no number of tokens: write a"),
+    ],
+)
+def test_an_option_that_is_no_such_number_is_one_sentence(capsys, option, wrong, sentence):
+    with pytest.raises(SystemExit):
+        main([option, wrong])
+    assert f"error: argument {option}: {wrong}, which {sentence}" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_longer_her_replies_may_be_the_less_she_reads_of_the_talk(make, other_server):
+    found, read = other_server(DUMMY_LIMIT="1200", DUMMY_CONTEXT="1200").settings, {}
+    for most in (60, 500):
+        bot = make(f"user{most}", replace(found, max_tokens=most), max_tokens=None)
+        for number in range(8):
+            answer(bot, f"[say]{number}日目も雨だった。" + "雨" * 40)
+        window = bot._window(Turn(NOW, "明日は？", "", "stranger"), [], bot._guard.before("明日は？"))
+        read[most] = len("".join(message["content"] for message in window.chat()))
+        assert read[most] <= 1200 - most
+    assert read[500] < read[60]
 
 
 def test_an_expert_that_is_not_served_and_experts_of_no_run_are_said_at_the_start(

@@ -21,7 +21,7 @@ from helpers.base_model import BaseModel
 from helpers.files import write_atomically
 from helpers.serve import on_line, trained
 from helpers.serve.client import ChatClient, ChatError, ContextOverflow
-from helpers.serve.dotenv_file import BotSettings, DotenvError, read_dotenv, write_dotenv
+from helpers.serve.dotenv_file import NUMBERS, BotSettings, DotenvError, read_dotenv, write_dotenv
 from helpers.serve.server import pick_port
 from helpers.serve.trained import bot_settings, newest_run, served_adapters, trained_server
 from helpers.settings import ROOT
@@ -164,8 +164,8 @@ def test_dotenv_round_trip(tmp_path):
     path = write_dotenv(tmp_path / "bot.env", settings)
     assert read_dotenv(path) == settings
     assert path.stat().st_mode & 0o077 == 0
-    assert "EXPERTS" not in path.read_text()
-    several = replace(settings, experts={"casual": "a:8b", "romantic": "b"})
+    assert "COMPANION" not in path.read_text()
+    several = replace(settings, experts={"casual": "a:8b", "romantic": "b"}, context=99, temperature=1.0, max_tokens=1)
     assert read_dotenv(write_dotenv(path, several)) == several
     assert "DEFAULT_LLM_PROVIDER=local\n" in path.read_text()
 
@@ -188,6 +188,19 @@ def test_the_example_can_be_read_as_it_stands():
     assert read_dotenv(ROOT / ".env.example") == BotSettings("http://127.0.0.1:8000/v1", "sakura", "change-me")
 
 
+def test_the_examples_lines_that_are_left_out_can_be_read_too(tmp_path):
+    (whole := tmp_path / ".env").write_text((ROOT / ".env.example").read_text().replace("#COMPANION", "COMPANION"))
+    assert all(f"\n{key}=" in whole.read_text() for key, _ in NUMBERS.values())
+    read, defaults = read_dotenv(whole), read_dotenv(ROOT / ".env.example")
+    assert read == replace(defaults, experts=read.experts, context=4096)
+
+
+@pytest.mark.parametrize("unsaid", ["", "COMPANION_MAX_TOKENS\n", "COMPANION_TEMPERATURE=\nCOMPANION_MAX_TOKENS=' '\n"])
+def test_what_a_dotenv_leaves_open_is_as_by_default(tmp_path, unsaid):
+    (path := tmp_path / "bot.env").write_text(WHOLE + unsaid)
+    assert (read_dotenv(path).temperature, read_dotenv(path).max_tokens) == (0.7, 120)
+
+
 WHOLE = "DEFAULT_LLM_PROVIDER=local\nLOCAL_MODEL_URL=http://x/v1\nLOCAL_MODEL_NAME=a\nLOCAL_MODEL_API_KEY=b\n"
 
 
@@ -199,6 +212,14 @@ WHOLE = "DEFAULT_LLM_PROVIDER=local\nLOCAL_MODEL_URL=http://x/v1\nLOCAL_MODEL_NA
         (f"{WHOLE}COMPANION_EXPERTS=casual:a,romantic:", "'romantic:' in"),
         (f"{WHOLE}COMPANION_EXPERTS=casual:a,casual:b", "each scene of casual, emotional, romantic once at most"),
         (f"{WHOLE}COMPANION_EXPERTS=casual:a,", "'' in COMPANION_EXPERTS"),
+        *(
+            (f"{WHOLE}COMPANION_MAX_TOKENS={wrong}", f"bot.env has COMPANION_MAX_TOKENS={wrong}, which is no number of")
+            for wrong in ("0", "-3", "1.5", "many")
+        ),
+        *(
+            (f"{WHOLE}COMPANION_TEMPERATURE={wrong}", f"COMPANION_TEMPERATURE={wrong}, which is no .* from 0 to 2")
+            for wrong in ("2.1", "-0.1", "nan", "0,7", "warm")
+        ),
         (None, "There is no"),
         ("", r"DEFAULT_LLM_PROVIDER=\(nothing\)"),
         ("DEFAULT_LLM_PROVIDER=openai", "knows only 'local'"),

@@ -8,7 +8,7 @@ import argparse
 import getpass
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from helpers.persona import LEVELS, load_persona
 from helpers.processes import exit_on_sigterm
 from helpers.safety.disclosure import STRICTEST
 from helpers.serve.client import ChatError
-from helpers.serve.dotenv_file import BotSettings, DotenvError, read_dotenv
+from helpers.serve.dotenv_file import BotSettings, DotenvError, read_dotenv, temperature, tokens
 from helpers.serve.server import ServerError
 from helpers.serve.trained import bot_settings, trained_server
 from helpers.settings import OUTPUTS, ROOT
@@ -103,6 +103,18 @@ def _server(options: argparse.Namespace) -> Iterator[tuple[BotSettings, str]]:
     remove(logs)
 
 
+def _number(check: Callable[[str], float]) -> Callable[[str], float]:
+    """`check` as the type of an option: argparse shows its sentence."""
+
+    def checked(text: str) -> float:
+        try:
+            return check(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(error) from error
+
+    return checked
+
+
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m helpers.bot", description="Chat with the companion, who remembers you."
@@ -133,8 +145,20 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--context",
-        type=int,
+        type=_number(tokens),
         help="tokens of prompt and reply together (default: COMPANION_CONTEXT in .env, else what the server says)",
+    )
+    parser.add_argument(
+        "--temperature",
+        type=_number(temperature),
+        help="how freely she is sampled, 0 to 2; raise it where replies sound mechanical "
+        f"(default: COMPANION_TEMPERATURE in .env, else {BotSettings.temperature})",
+    )
+    parser.add_argument(
+        "--max-tokens",
+        type=_number(tokens),
+        help="the most tokens of a reply; a longer one is broken off there "
+        f"(default: COMPANION_MAX_TOKENS in .env, else {BotSettings.max_tokens})",
     )
     parser.add_argument("--timeout", type=float, default=60, help="seconds of silence until the server is given up")
     options = parser.parse_args(arguments)
@@ -164,6 +188,8 @@ def _bot(options: argparse.Namespace, found: BotSettings, persona: str, store: S
             jurisdiction=options.jurisdiction,
             noticing=options.noticing,
             context=options.context,
+            max_tokens=options.max_tokens,
+            temperature=options.temperature,
             timeout=options.timeout,
         )
     except (ValueError, FileNotFoundError) as error:

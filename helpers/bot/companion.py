@@ -68,6 +68,7 @@ class Bot:
             the server knows structured output; else by rules, and the user is told), or not ("off").
         most_memories: how many memories she is told at a time.
         context: tokens of prompt and reply together; None takes the settings', and without one there asks the server.
+        max_tokens, temperature: the most tokens of a reply, and how freely it is sampled; None takes the settings'.
         timeout: seconds of silence after which the server is given up.
 
     Attributes:
@@ -91,8 +92,8 @@ class Bot:
         noticing: Noticing = "rules",
         most_memories: int = 3,
         context: int | None = None,
-        max_tokens: int = 120,
-        temperature: float = 0.7,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
         seed: int = 0,
         timeout: float = 60,
         clock: Callable[[], datetime] = _now,
@@ -107,7 +108,9 @@ class Bot:
         self.notices: list[str] = []
         self._emotion, self._noticing, self._most_memories = emotion, noticing, most_memories
         self._context, self._length = settings.context if context is None else context, None
-        self._max_tokens, self._temperature, self._seed = max_tokens, temperature, seed
+        self._max_tokens = settings.max_tokens if max_tokens is None else max_tokens
+        self._temperature = settings.temperature if temperature is None else temperature
+        self._seed = seed
 
     def _meet(self, store: Store, user: str, minor: bool = False) -> None:
         """Begin with a user; `minor` is what this talk alone knows, and is not kept."""

@@ -19,7 +19,9 @@ from helpers.serve.client import Chat, ChatClient, ChatError, ContextOverflow
 
 MAX_CHARS = 160  # of a summary
 SPARE = 0.25  # of the context, that is made free at a time when exchanges are left out
-_TOO_LONG = "The message does not fit into the server's context: send it in parts, or raise max_model_len."
+_TOO_LONG = (
+    "The message does not fit into the server's context: send it in parts, raise max_model_len, or lower max_tokens."
+)
 
 
 class SummaryError(ValueError):

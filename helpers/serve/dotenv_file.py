@@ -2,11 +2,13 @@
 
 In and out: `BotSettings` and a file with DEFAULT_LLM_PROVIDER=local, LOCAL_MODEL_URL, LOCAL_MODEL_NAME and
 LOCAL_MODEL_API_KEY, as the guide names them; where she has several voices, COMPANION_EXPERTS, as in
-`casual:name1,emotional:name2`; and where the server does not tell its context, COMPANION_CONTEXT, in tokens.
+`casual:name1,emotional:name2`; where the server does not tell its context, COMPANION_CONTEXT, in tokens; and where her
+replies are to be other than by default, COMPANION_TEMPERATURE and COMPANION_MAX_TOKENS.
 """
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from helpers.files import write_atomically
 
 _ADDRESS = re.compile(r"https?://(\[[0-9a-fA-F:.]+\]|[^\s/:@\[\]]+)(:\d{1,5})?(/\S*)?")
 KEYS = {"url": "LOCAL_MODEL_URL", "name": "LOCAL_MODEL_NAME", "api_key": "LOCAL_MODEL_API_KEY"}
-EXPERTS, CONTEXT = "COMPANION_EXPERTS", "COMPANION_CONTEXT"
+EXPERTS = "COMPANION_EXPERTS"
 
 
 class DotenvError(ValueError):
@@ -26,23 +28,56 @@ class DotenvError(ValueError):
 @dataclass(frozen=True)
 class BotSettings:
     """Where the companion is (`url` ends in /v1), her served name, the server's key, the served names of her experts by
-    scene, if turns are to be routed to them, and the tokens of prompt and reply together, if the server is not to be
-    asked."""
+    scene, if turns are to be routed to them, the tokens of prompt and reply together, if the server is not to be asked,
+    the temperature at which she is sampled, and the most tokens of a reply."""
 
     url: str
     name: str
     api_key: str
     experts: Mapping[str, str] = field(default_factory=dict)
     context: int | None = None
+    temperature: float = 0.7
+    max_tokens: int = 120
+
+
+def tokens(text: str) -> int:
+    """A number of tokens, 1 or more.
+
+    Raises:
+        ValueError: `text` is none.
+    """
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", text.strip()):
+        raise ValueError(f"{text}, which is no number of tokens: write a whole number from 1 on.")
+    return int(text)
+
+
+def temperature(text: str) -> float:
+    """A temperature, from 0 (always the likeliest word) to 2.
+
+    Raises:
+        ValueError: `text` is none.
+    """
+    with suppress(ValueError):
+        if 0 <= (value := float(text)) <= 2:
+            return value
+    raise ValueError(f"{text}, which is no temperature: write a number from 0 to 2, such as 0.7.")
+
+
+NUMBERS = {
+    "context": ("COMPANION_CONTEXT", tokens),
+    "temperature": ("COMPANION_TEMPERATURE", temperature),
+    "max_tokens": ("COMPANION_MAX_TOKENS", tokens),
+}
 
 
 def write_dotenv(path: Path, settings: BotSettings) -> Path:
-    """Write the file, whole or not at all, readable by its owner only."""
+    """Write the file, whole or not at all, readable by its owner only. A number that is the default is left out."""
     lines = ["DEFAULT_LLM_PROVIDER=local", *(f"{key}={getattr(settings, name)}" for name, key in KEYS.items())]
     if settings.experts:
         lines.append(f"{EXPERTS}={','.join(':'.join(pair) for pair in settings.experts.items())}")
-    if settings.context is not None:
-        lines.append(f"{CONTEXT}={settings.context}")
+    for name, (key, _) in NUMBERS.items():
+        if (value := getattr(settings, name)) != getattr(BotSettings, name):
+            lines.append(f"{key}={value}")
     write_atomically(path, "\n".join(lines) + "\n", 0o600)
     return path
 
@@ -52,7 +87,8 @@ def read_dotenv(path: Path) -> BotSettings:
 
     Raises:
         DotenvError: no such file, one that cannot be read, no text in UTF-8, another provider than local, a value that
-            is missing, no URL, a key that no header can carry, no list of experts, or no number of tokens.
+            is missing, no URL, a key that no header can carry, no list of experts, no number of tokens, or no
+            temperature.
     """
     try:
         if not path.is_file():
@@ -84,7 +120,7 @@ def read_dotenv(path: Path) -> BotSettings:
     return BotSettings(
         **{name: values[key] for name, key in KEYS.items()},
         experts=_experts(path, values.get(EXPERTS) or ""),
-        context=_context(path, values.get(CONTEXT) or ""),
+        **_numbers(path, values),
     )
 
 
@@ -93,12 +129,15 @@ def can_be_key(text: str) -> bool:
     return re.fullmatch(r"[!-~]+", text) is not None
 
 
-def _context(path: Path, text: str) -> int | None:
-    if not text.strip():
-        return None
-    if not re.fullmatch(r"[1-9][0-9]{0,8}", text.strip()):
-        raise DotenvError(f"{path.name} has {CONTEXT}={text}, which is no number of tokens: write one such as 4096.")
-    return int(text)
+def _numbers(path: Path, values: Mapping[str, str | None]) -> dict[str, float]:
+    found = {}
+    for name, (key, check) in NUMBERS.items():
+        if (text := values.get(key) or "").strip():
+            try:
+                found[name] = check(text)
+            except ValueError as error:
+                raise DotenvError(f"{path.name} has {key}={error}") from error
+    return found
 
 
 def _experts(path: Path, text: str) -> dict[str, str]:
