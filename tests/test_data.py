@@ -30,6 +30,7 @@ from helpers.data.split import first_turn, split_dialogues
 from helpers.data.statistics import (
     coverage,
     distinct,
+    echoed_numbers,
     self_bleu,
     tokens_read_and_learned,
     top_endings,
@@ -459,6 +460,20 @@ def test_some_rows_read_the_card_in_other_words(written, card):
         in_other_words(written, 1.5, seed=1)
 
 
+def test_numbers_that_are_said_again_are_counted():
+    def opens(said, reply):
+        return echoed_numbers([Conversation(id="a", messages=[Message(role="user", content=said), _her(reply)])])
+
+    assert opens("もう3年だよ", "三年かあ。長いね") == opens("十九歳です", "…19歳！　若い") == 1
+    assert opens("もう3年だよ", "長いね。三年って") == opens("もう3年だよ", "四年じゃなくて？") == 0
+    assert opens("一番だった", "一番！") == opens("やった", "十九歳！") == opens("110円", "よかったね") == 0
+    assert opens("１２０個", "百二十個も") == opens("2026年", "二千二十六年か") == 1
+
+
+def _her(words):
+    return Message(role="assistant", content=words)
+
+
 def test_no_sentence_pattern_is_a_habit(written):
     replies = [reply for c in written for reply in c.replies]
     assert len(written) >= 500 and len(replies) >= 1800
@@ -466,6 +481,7 @@ def test_no_sentence_pattern_is_a_habit(written):
         own = read_conversations(ROOT / "data" / "dialogues" / persona).conversations
         most = 0.02 * sum(len(c.replies) for c in own)
         assert top_openings(own)[0][1] <= most and top_endings(own)[0][1] <= most, persona
+        assert echoed_numbers(own) <= 0.02, persona
     assert self_bleu(replies, seed=1, most=60) < self_bleu([c.replies[0] for c in load_raw_chats()], seed=1, most=60)
     names, counts = coverage(written, load_persona())
     assert counts.sum() == len(written) and len(names) >= 15

@@ -4,6 +4,8 @@ In: conversations, or their rows of tokens. Out: plain numbers and arrays.
 """
 
 import random
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from itertools import pairwise
@@ -15,6 +17,9 @@ from helpers.conversations import Conversation
 from helpers.data.situations import OTHER, SITUATIONS, situation
 from helpers.persona import LEVELS, PersonaCard
 from helpers.supervision import Row
+
+_CLAUSE = re.compile(r"[^。、！？!?…〜~\s]+")
+_NUMBER = re.compile(r"[0-9]+|[〇一二三四五六七八九十百千]+")
 
 
 def reply_lengths(conversations: Sequence[Conversation]) -> list[int]:
@@ -77,6 +82,36 @@ def top_endings(conversations: Sequence[Conversation], characters: int = 4, coun
 def top_openings(conversations: Sequence[Conversation], characters: int = 3, count: int = 10) -> list[tuple[str, int]]:
     """The commonest beginnings of her replies, with how often each occurs."""
     return Counter(reply[:characters] for c in conversations for reply in c.replies).most_common(count)
+
+
+def echoed_numbers(conversations: Sequence[Conversation], characters: int = 12) -> float:
+    """Share of her replies that open with a number which the user has just said, as 三日もですか does: in the clause
+    before the first mark, if that has at most `characters`. 3 and 三 are the same; 0 and 1 are none, since 一 is a part
+    of many words."""
+    replies = echoes = 0
+    for c in conversations:
+        for said, answer in pairwise(c.messages):
+            if answer.role == "assistant":
+                replies += 1
+                opening = _CLAUSE.search(answer.content)
+                short = opening and len(opening[0]) <= characters
+                echoes += bool(short and _numbers(said.content) & _numbers(opening[0]))
+    return echoes / replies if replies else 0.0
+
+
+def _numbers(text: str) -> set[str]:
+    """The numbers in a text, in kanji without a unit of ten thousand."""
+    found = _NUMBER.findall(unicodedata.normalize("NFKC", text))
+    return {_in_kanji(n) if n.isascii() else n for n in found} - {"", "一"}
+
+
+def _in_kanji(number: str) -> str:
+    """19 as 十九."""
+    said = ""
+    for digit, unit in zip(reversed(number), ("", "十", "百", "千"), strict=False):
+        figure = "" if digit == "1" and unit else "〇一二三四五六七八九"[int(digit)]
+        said = (figure + unit if digit != "0" else "") + said
+    return said
 
 
 def bigrams(text: str) -> Counter:
