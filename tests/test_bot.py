@@ -185,6 +185,15 @@ def test_a_turn_is_shown_as_it_comes_and_kept(make):
     assert [event.kind for event in bot.account.events()] == ["talk"]
 
 
+def test_what_she_has_just_said_decides_what_a_bare_word_is_meant_for(make, clock):
+    bot = make()
+    for words in ("[say]プリン、好き？", "大好き！"):
+        answer(bot, words)
+    clock.pass_(minutes=61)
+    answer(bot, "大好きだよ")
+    assert [event.kind for event in bot.account.events()] == ["talk", "talk", "liking"]
+
+
 def test_she_is_told_level_and_memories_as_in_training(make):
     bot = make()
     bot.memories.add(Fact("犬の名前はモカ"), "command", NOW)

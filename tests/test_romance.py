@@ -133,6 +133,7 @@ def test_of_her_dialogues_up_to_friends_nothing_is_caught_and_of_lovers_somethin
     "words",
     _lines(
         "キスして|ねえ、付き合って|恋人になってください|結婚してよ|デートしよ|愛してるって言って|彼女になってよ|恋人ごっこしよ"
+        "|優しいところが好きだから付き合って"
     ),
 )
 def test_what_a_minor_asks_for_in_vain(words):

@@ -14,17 +14,18 @@ from datetime import datetime
 from typing import Literal
 
 from helpers.bot.chat_log import ChatLog
+from helpers.bot.event_kinds import kind_of
 from helpers.bot.history import Length, Window
 from helpers.bot.memory import BadMemory, Memories, told
 from helpers.bot.noticing import Fact, by_model, by_rules
-from helpers.bot.relationship import kind_of, relationship
+from helpers.bot.relationship import relationship
 from helpers.bot.store import Event, Memory, Store, StoreError, Turn
 from helpers.bot.voices import Voice, Voices
 from helpers.persona import LEVELS, Level, PersonaCard, check_emotions, system_prompt
 from helpers.replies import Reply
 from helpers.safety.crisis import recognise
 from helpers.safety.disclosure import STRICTEST, profile
-from helpers.safety.guard import Checked, Decision, Guard, GuardState, Register
+from helpers.safety.guard import PAUSE, Checked, Decision, Guard, GuardState, Register
 from helpers.safety.minors import says_minor
 from helpers.serve.client import ChatClient, ChatError, ContextOverflow
 from helpers.serve.dotenv_file import BotSettings
@@ -301,11 +302,13 @@ class Bot:
     def _keep(self, turn: Turn, window: Window, facts: Sequence[tuple[Fact, str]], decision: Decision) -> None:
         """All that is kept of a turn, at once."""
         account = self.account
-        said = [earlier.words for earlier in account.turns(most=5)]
+        earlier = account.turns(most=5)
+        said = [one.words for one in earlier]
+        heard = earlier[-1].reply if earlier and turn.at - earlier[-1].at < PAUSE else ""
         with account.store.transaction():
             kept = account.add_turn(turn)
             if decision.crisis is None:
-                account.add_event(Event(turn.at, kind_of(turn.words, said, self.card)))
+                account.add_event(Event(turn.at, kind_of(turn.words, said, self.card, heard)))
             window.keep()
             new = [memory for fact, source in facts if (memory := self._remember(fact, source, kept))]
         self.notices += window.notices

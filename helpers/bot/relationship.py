@@ -10,16 +10,14 @@ step for a day or `REST_TURNS` exchanges. She becomes more than a friend only wi
 that they like her. Staying away costs nothing, and a day of talk brings hardly more than an hour.
 """
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import reduce
 from itertools import accumulate
 
 from helpers.bot.store import Event
-from helpers.japanese import QUOTED, bare, narrow
 from helpers.persona import LEVELS, Level, PersonaCard
 
 MAX_POINTS = 100.0
@@ -166,50 +164,3 @@ def explain(events: Iterable[Event], card: PersonaCard, pinned: Level | None) ->
         lines.append(f"・{at.month}月{at.day}日 {at:%H:%M} {said}（{change.points:+.1f}点{step}）")
     lines.append("同じことは1日のうちでくり返すほど点が小さくなります。会わない日があっても点は減りません。")
     return lines
-
-
-# -- What the user's words are -----------------------------------------------------------------------------------------
-
-_LIKING = re.compile(
-    r"^(?:(?:ほんと|本当|ずっと|やっぱり?|世界で(?:一番|いちばん))に?、?)*(?:大好き|だいすき|好き|すき|愛してる|愛してます)"
-    r"(?:です|だ|なの|なんだ)?(?:よ|ね|よね|だよ)*$"
-    r"|(?:君|きみ|あなた|お前|おまえ|{name})(?:ちゃん|さん)?(?:のこと)?(?:が|は|、)?(?:本当に|ほんとに|一番|いちばん)?(?:大好き|好き|だいすき|可愛い|かわいい)(?!そう)"
-    r"|(?:{name}|君|あなた)(?:ちゃん|さん)?(?:に|と)(?:また)?(?:会いたい|会えてよかった|いたい|話せて(?:うれし|嬉し|よかった))"
-    r"|^(?:早く)?会いたい(?:な|よ|なあ)*$|付き合って(?:ください|ほしい)"
-)
-_THANKS = re.compile(
-    r"^(?:いや|ほんと|本当|まじ|まじで|今まで|この前は|いつも|話聞いてくれて)*(?:に|、)*(?:ありがと|有難う|サンキュ|助かった)|{name}のおかげ|元気(?:が)?出た|救われた|気が楽になった|話せてよかった"
-)
-_INSULT = re.compile(
-    r"(?:お前|おまえ|てめえ|あんた|君|きみ|{name}(?:ちゃん|さん)?)(?:って|は|が|なんか|の顔|、)*(?:ほんと|まじで?|本当に?)?"
-    r"(?:大嫌い|嫌い|うざい|うぜえ|きもい|キモい|気持ち悪い|役立たず|邪魔|馬鹿|バカ|ブス|最低|使えない|つまらない|黙れ)"
-    r"|^(?:うざい|うぜえ|きもい|キモい|黙れ|だまれ|死ね|しね|消えろ|役立たず)(?:よ|な|わ)?$"
-)
-_DISTANCE = re.compile(
-    r"(?:しばらく|少し|ちょっと)?距離(?:を)?(?:置|お)(?:きたい|こう|かせて)|もう(?:話しかけないで|話したくない|会いたくない)"
-    r"|友達の?まま(?:で|が)(?:いたい|いよう|いい)|恋愛(?:感情|対象)(?:は|では?)な(?:い|く)"
-)
-_OPEN = re.compile(
-    r"(?:誰にも|だれにも|初めて|はじめて)(?:言って|言え|言う(?!な)|話す|話し|打ち明け)|正直に言うと|本音を言うと"
-    r"|実は[、 ]?(?:私|僕|俺|ね|さ|ずっと)"
-    r"|(?:ずっと|最近|昨日|昔|今日)[^。]{0,20}(?:悩んで|つらく|辛く|泣い|眠れな|怖く|寂し|さみし|しんどく|不安で|傷つ|悔し)"
-    r"|相談(?:したい|に乗って|していい|がある)|聞いて(?:ほしい|もらってい?い)"
-)
-
-_LONG = 40  # letters
-
-
-def kind_of(words: str, before: Sequence[str], card: PersonaCard) -> str:
-    """The kind of event that a user's words are. `before` are their words of the last exchanges: said again, they count
-    for nothing."""
-    plain = narrow(words).strip()
-    if bare(plain) and bare(plain) in {bare(narrow(earlier)) for earlier in before}:
-        return "repeated"
-    plain = QUOTED.sub("", plain)
-    sentences = [s.strip(" 　、w笑♡♥❤️💕") for s in re.split(r"[。！!？?…\n]+", plain) if s.strip()]
-    rules = {"insult": _INSULT, "distance": _DISTANCE, "liking": _LIKING, "thanks": _THANKS, "opened_up": _OPEN}
-    for kind, rule in rules.items():
-        pattern = re.compile(rule.pattern.replace("{name}", re.escape(card.name)))
-        if any(pattern.search(sentence) for sentence in sentences):
-            return kind
-    return "told" if len(bare(plain)) >= _LONG else "talk"

@@ -61,7 +61,7 @@ _BARE = re.compile(rf"^[…、]*(?:(?:でも|ねえ|もう|うん)、?)?{_MUCH}{
 _IN_KIND = re.compile(rf"{_I}(?:も|のほうが|の方が)、?(?:{_MUCH}{_LOVE}{_SO}|同じ気持ち|そう思って|{_STOP})")
 
 _OTHERS = re.compile(
-    r"お?母(?:さん|親)?|ママ|お?父(?:さん|親)?|パパ|両親|親(?!友|切)|おうちの人|家族|おじい|おばあ|祖[父母]|じいちゃん|ばあちゃん|兄|姉|弟|妹|いとこ"
+    r"お?母(?:さん|親)?|ママ|お?父(?:さん|親)?|パパ|両親|親(?!友|切)|おうちの人|家族|おじい|おばあ|祖[父母]|じいちゃん|ばあちゃん|兄|姉|弟|妹|(?<!し)いとこ(?!ろ)"
     r"|赤ちゃん|子ども|子供|息子|娘|奥さん|旦那さん|ご主人|夫婦|新[郎婦]|みんな|誰か|先生|クラス|同級生|先輩|後輩|親友|友(?:達|だち)(?!じゃ|では|以上|より|から|やめ)"
     r"|犬|わんこ|ワンちゃん|猫|ねこ|うさぎ|ハムスター|ペット|ぬいぐるみ|クッション|(?<!膝)枕|主人公|ヒロイン|映画|漫画|マンガ|アニメ|ドラマ|小説|歌|曲|推し|王子|姫|遠足|運動会"
 )
@@ -121,9 +121,15 @@ def asks_for_romance(words: str) -> str | None:
     """The words by which the user asks her to be his lover, or to do and say what lovers do, or None."""
     for sentence in sentences(plain(words)):
         found = _ASKS.search(sentence)
-        if found and not _among_others(sentence) and not _NO.match(sentence, found.end()):
+        if found and not among_others(sentence) and not _NO.match(sentence, found.end()):
             return found.group()
     return None
+
+
+def among_others(sentence: str) -> bool:
+    """Whether somebody or something else is in the sentence, so that the closeness is theirs; not if it is kept from
+    them."""
+    return bool(_OTHERS.search(sentence)) and not _BEHIND_THEM.search(sentence)
 
 
 def _to_him(sentence: str, liking: Liking | None) -> str | None:
@@ -132,7 +138,7 @@ def _to_him(sentence: str, liking: Liking | None) -> str | None:
         found += _IN_KIND.finditer(sentence)
     if liking != "something":
         found += _BARE.finditer(sentence)
-    if not _among_others(sentence):
+    if not among_others(sentence):
         found += _BY_NAME.finditer(sentence)
         harmless = [one.span() for one in _HARMLESS.finditer(sentence)]
         if liking == "something":
@@ -140,9 +146,3 @@ def _to_him(sentence: str, liking: Liking | None) -> str | None:
         close = TOUCH_OR_LOVE.finditer(sentence)
         found += [one for one in close if not any(start <= one.start() < end for start, end in harmless)]
     return next((one.group() for one in found if not _NO.match(sentence, one.end())), None)
-
-
-def _among_others(sentence: str) -> bool:
-    """Whether somebody or something else is in the sentence, so that the closeness is theirs; not if it is kept from
-    them."""
-    return bool(_OTHERS.search(sentence)) and not _BEHIND_THEM.search(sentence)
