@@ -147,30 +147,30 @@ def test_vllm_answers_with_the_other_adapter_and_finishes_what_it_has_begun(tmp_
     from peft import LoraConfig, get_peft_model
 
     base = small_base(tmp_path / "base", heads=2)
-    for seed in (1, 2):
+    for seed in (2, 3):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.float32)
         config = LoraConfig(r=8, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
         get_peft_model(model, config).save_pretrained(tmp_path / str(seed))
     broken = adapter(tmp_path / "broken", peft_type="LORA", target_modules=["q_proj"], lora_alpha=8)
-    long = {"max_tokens": 1500, "temperature": 0, "extra": {"ignore_eos": True}}
-    with VLLMServer(base.path, "base", tmp_path, adapters={"her": tmp_path / "1"}) as server:
+    long = {"max_tokens": 800, "temperature": 0, "extra": {"ignore_eos": True}}
+    with VLLMServer(base.path, "base", tmp_path, adapters={"her": tmp_path / "2"}) as server:
         ask = partial(ChatClient(server.base_url, server.api_key, "her").reply, CHAT[:2], **long)
         first = ask().text
         with ThreadPoolExecutor() as pool:
             under_way = []
-            for folder in ("2", "1", "2"):
+            for folder in ("3", "2", "3"):
                 under_way.append(pool.submit(ask))
-                wait_until(lambda: server.metrics().running == len(under_way))
+                wait_until(lambda: (now := server.metrics()).running + now.waiting == len(under_way), 30)
                 server.switch("her", tmp_path / folder)
             assert not any(reply.done() for reply in under_way), "they must be under way while the adapters change"
             said = [reply.result().text for reply in under_way]
         second = ask().text
-        assert said == [first, second, first] and first != second
+        assert said == [first, second, first] and first and second and first != second
         assert ChatClient(server.base_url, server.api_key, "base").reply(CHAT[:2], **long).text not in (first, second)
         with pytest.raises(ServerError, match="could not load the adapter"):
             server.switch("her", broken)
         assert ask().text == second
-        for folder, reply in (("1", first), ("2", second)):
+        for folder, reply in (("2", first), ("3", second)):
             server.switch("her", tmp_path / folder)
             assert ask().text == reply
