@@ -365,10 +365,19 @@ def test_p_is_below_0_05_where_the_interval_excludes_zero(n):
 def test_six_scenarios_on_one_side_are_a_difference_of_one_comparison_and_not_of_25():
     a, b = ({str(i): [value + i / 10] for i in range(6)} for value in (1.0, 0.0))
     found = bootstrap.paired_difference(once(a), once(b), 10000, 0)
-    assert found.low > 0 and 0.01 < found.p < 0.05
+    assert found.low > 0 and found.p == bootstrap.least_p(6) == 0.03125
     corrected = bootstrap.holm([found.p] * 25)
     verdicts = [Comparison("lora", "base", "persona", found, p).verdict for p in (found.p, corrected[0])]
     assert verdicts == ["better", "no difference shown"]
+
+
+@pytest.mark.parametrize("draws", [500, 5000])
+def test_p_does_not_end_at_what_so_many_draws_can_tell(draws):
+    """It is a paired t-test's there, within the spread of the draws."""
+    values = np.random.default_rng(0).normal(0.5, 0.5, size=30)
+    zero, units = once({str(i): [0.0] for i in range(30)}), once({str(i): [v] for i, v in enumerate(values)})
+    p, exact = bootstrap.paired_difference(units, zero, draws, 0).p, stats.ttest_1samp(values, 0).pvalue
+    assert exact < 1e-4 and np.log10(p) == pytest.approx(np.log10(exact), abs=1)
 
 
 def test_of_one_scenario_nothing_is_shown_and_of_many_the_tail_is_the_plain_one():

@@ -181,6 +181,13 @@ def test_alpha_that_cannot_be_told_is_said_so(units, verdict):
     assert str(found) == "–" and verdict in found.verdict
 
 
+@pytest.mark.parametrize("count", [1, 5, 6])
+def test_few_scenarios_do_not_show_that_people_agree(count):
+    alike = {f"{n} {arm}": [arm, arm] for n in range(count) for arm in (1, 5)}
+    found = agreement.alpha(alike, {sample: sample.split()[0] for sample in alike}, (1, 2, 3, 4, 5), 200, 0)
+    assert (found.value, found.verdict) == (1, "reliable" if count == 6 else "it takes 6 scenarios")
+
+
 def test_agreement_is_by_question(samples, db):
     for rater in ("a", "b"):
         for n, sample in enumerate(samples):
@@ -188,8 +195,8 @@ def test_agreement_is_by_question(samples, db):
             questionnaire.save_rating(db, sample.id, rater, "emotion", 1 + (n if rater == "a" else 5 - n) % 5)
     rows = {row[0]: row for row in agreement.table(questionnaire.load_ratings(db, samples), 100, 0)}
     assert list(rows) == list(QUESTIONS) and {len(row) for row in rows.values()} == {len(agreement.COLUMNS)}
-    assert rows["overall"][1:3] == ["2", "6"] and rows["overall"][-1] == "reliable"
-    assert rows["emotion"][-1] == "not shown that people agree" and "needs two" in rows["particles"][-1]
+    assert rows["overall"][1:] == ["2", "6", "1.00 [1.00, 1.00]", "it takes 6 scenarios"]
+    assert rows["emotion"][1:3] == ["2", "6"] and rows["emotion"][3] < "1" and "needs two" in rows["particles"][-1]
 
 
 # --- power
@@ -207,11 +214,22 @@ def test_so_many_scenarios_tell_the_arms_apart_as_often_as_said(comparisons):
         assert hits.mean() == pytest.approx(power.POWER, abs=0.03)
 
 
+@pytest.mark.parametrize("comparisons", [1, 20])
+def test_ratings_all_on_one_side_are_a_difference_of_so_few_scenarios_as_said(comparisons):
+    enough = power.fewest(comparisons)
+    for count, verdicts in ((enough, {"better"}), (enough - 1, {"no difference shown", "it takes 6 scenarios"})):
+        ratings = [rated("base", n, "a", 1) for n in range(count)] + [rated("lora", n, "a", 5) for n in range(count)]
+        (found,) = opinions.differences(ratings, [("lora", "base")], 5000, 0).values()
+        rows = opinions.difference_table({("lora", "base", str(n)): found for n in range(comparisons)})
+        assert {row[-1] for row in rows} <= verdicts
+
+
 def test_more_raters_or_a_larger_difference_need_fewer_scenarios():
     few, many = power.needed(power.ASSUMED, 1), power.needed(power.ASSUMED, 5)
     assert few.scenarios > many.scenarios and few.ratings < many.ratings
     assert power.needed(power.ASSUMED, 1, difference=1.0).scenarios < few.scenarios
-    assert power.needed(power.Spread(0, 0, ""), 1).scenarios == 2
+    assert power.needed(power.Spread(0, 0, ""), 1).scenarios == 6
+    assert power.needed(power.Spread(0, 0, ""), 1, comparisons=20).scenarios == 10
     assert power.table(power.ASSUMED, comparisons=25)[0][1] > power.table(power.ASSUMED)[0][1] == str(few.scenarios)
     for wrong in ({"difference": 0}, {"comparisons": 0}):
         with pytest.raises(ValueError, match="a difference above 0"):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from helpers.evaluate.bootstrap import ends, times_together
+from helpers.evaluate.bootstrap import MIN_SCENARIOS, ends, times_together
 from helpers.evaluate.questionnaire import QUESTIONS, SCALE, by_sample
 
 RELIABLE, TENTATIVE = 0.8, 0.667
@@ -18,13 +18,14 @@ RELIABLE, TENTATIVE = 0.8, 0.667
 
 @dataclass(frozen=True)
 class Alpha:
-    """α over the `n` samples with two raters or more, and its 95 % interval over their scenarios; nan if n is 0 or all
-    gave one value."""
+    """α over the `n` samples with two raters or more, and its 95 % interval over their `scenarios`; nan if n is 0 or
+    all gave one value. Of fewer than `MIN_SCENARIOS` the interval tells nothing: they are drawn too much alike."""
 
     value: float
     low: float
     high: float
     n: int
+    scenarios: int
 
     def __str__(self) -> str:
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]" if np.isfinite(self.value) else "–"
@@ -35,6 +36,8 @@ class Alpha:
             return "needs two people on the same sample"
         if not np.isfinite(self.value):
             return "undefined: everybody gave the same value"
+        if self.scenarios < MIN_SCENARIOS:
+            return f"it takes {MIN_SCENARIOS} scenarios"
         if self.low >= RELIABLE:
             return "reliable"
         return "tentative" if self.low >= TENTATIVE else "not shown that people agree"
@@ -47,7 +50,7 @@ def alpha(
     the scenario of each sample: what several arms say in one hangs together, and is drawn together."""
     rated = [sample for sample, values in samples.items() if len(values) > 1]
     if not rated:
-        return Alpha(np.nan, np.nan, np.nan, 0)
+        return Alpha(np.nan, np.nan, np.nan, 0, 0)
     counts = np.array([[list(samples[sample]).count(c) for c in scale] for sample in rated], float)
     values = np.arange(len(scale))
     pairs = counts[:, :, None] * counts[:, None, :]
@@ -56,7 +59,7 @@ def alpha(
     whose = [units[sample] for sample in rated]
     drawn = _alpha(np.tensordot(times_together(whose, draws, seed), coincidences, 1))
     low, high = ends(drawn, len(set(whose))) if np.isfinite(drawn).any() else (np.nan, np.nan)
-    return Alpha(float(_alpha(coincidences.sum(axis=0)[None])[0]), low, high, len(counts))
+    return Alpha(float(_alpha(coincidences.sum(axis=0)[None])[0]), low, high, len(counts), len(set(whose)))
 
 
 def _alpha(coincidences: np.ndarray) -> np.ndarray:

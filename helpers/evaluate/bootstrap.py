@@ -20,9 +20,10 @@ Units = Mapping[str, Mapping[int, Sequence[float]]]
 Talks = Mapping[str, Sequence[int]]
 """Unit → its samples: the talks that are drawn from."""
 LEVEL = 0.95
-# Of fewer, not even all on one side would be a difference: a sign test's p is 2 · 0.5ⁿ, and 0.5⁵ · 2 > 0.05.
-# Six show a difference by themselves; their least p, about 0.02, is corrected away by three comparisons.
+# Of fewer, not even all on one side would be a difference: see `least_p`. Six show one by themselves; their least p,
+# 0.03, is corrected away by two comparisons.
 MIN_SCENARIOS = 6
+_TELL = 10  # draws on the other side of zero by which p can be told; of fewer it is reckoned from the draws' spread
 _SHOWN = 9  # decimals below which two resamples do not differ
 
 
@@ -42,8 +43,8 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference(Interval):
-    """A difference of two means over the same talks. `p` is two-sided: below 0.05 where the interval excludes zero, as
-    far as so many draws can tell, and 1 of one unit."""
+    """A difference of two means over the same talks. `p` is two-sided: below 0.05 where the interval of `MIN_SCENARIOS`
+    units or more excludes zero, never below `least_p`, and 1 of one unit."""
 
     p: float
 
@@ -100,10 +101,24 @@ def difference_of_means(a: Sequence[Units], b: Sequence[Units], draws: int, seed
     (mean, drawn), (base, base_drawn) = (_means(arm, drawn_from, draws, seed) for arm in (a, b))
     # Rounded, for what is the same in both may differ by the last digit of a sum.
     differences = np.round(drawn - base_drawn, _SHOWN)
-    other_side = min((differences <= 0).mean(), (differences >= 0).mean())
-    # No p below what so many draws can tell.
-    p = p_value(max(float(other_side), 1 / draws), n)
-    return Difference(round(mean - base, 6), *ends(differences, n), n=n, p=p)
+    return Difference(round(mean - base, 6), *ends(differences, n), n=n, p=_p(mean - base, differences, n))
+
+
+def _p(difference: float, drawn: np.ndarray, n: int) -> float:
+    """Two-sided p of a difference of `n` units and its values in all resamples. Where hardly one is on the other side
+    of zero, by Student's t with the spread of the draws, as many more draws would tell."""
+    other_side = int(min((drawn <= 0).sum(), (drawn >= 0).sum()))
+    p = p_value(max(other_side, 1) / len(drawn), n)
+    if other_side < _TELL and n > 1:
+        error = float(np.nanstd(drawn)) * np.sqrt(n / (n - 1))
+        p = min(p, float(2 * t.sf(abs(difference) / error, n - 1)) if error else 0.0)
+    return max(p, least_p(n))
+
+
+def least_p(n: int) -> float:
+    """What a sign test gives for `n` units that are all on one side: 2 · 0.5ⁿ. Without an assumption about how units
+    differ no fewer can be surer."""
+    return min(1.0, 2 * 0.5**n)
 
 
 def in_both(a: Units, b: Units) -> tuple[Units, Units]:

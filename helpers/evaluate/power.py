@@ -3,7 +3,8 @@
 In: ratings, or an assumption. Out: for a number of raters how many scenarios, and how many answers to one question,
 show a difference of `DIFFERENCE` points with a probability of `POWER`, by a paired t-test over scenarios. Each rater
 judges both arms in each scenario: how strict he is, and how easy the scenario, falls out of the difference. Of several
-comparisons each is tested at its share of `SIGNIFICANCE`, as the first of Holm's correction is.
+comparisons each is tested at its share of `SIGNIFICANCE`, as the first of Holm's correction is. There are never fewer
+scenarios than `opinions` needs to tell anything so surely.
 Source: the sample size of a paired t-test, e.g. Cohen, Statistical Power Analysis, 1988, chapter 2.
 """
 
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
+
+from helpers.evaluate.bootstrap import MIN_SCENARIOS, least_p
 
 DIFFERENCE = 0.5  # points of the five; less would hardly be felt in a talk
 POWER, SIGNIFICANCE = 0.8, 0.05
@@ -55,10 +58,18 @@ def needed(spread: Spread, raters: int, difference: float = DIFFERENCE, comparis
     effect = difference / np.sqrt(max(spread.scenarios + spread.raters / raters, 1e-9))
     # The normal approximation asks for a little less than the t-test.
     z = stats.norm.isf(alpha / 2) + stats.norm.ppf(POWER)
-    scenarios = max(2, int((z / effect) ** 2))
+    scenarios = max(fewest(comparisons), int((z / effect) ** 2))
     while _power(effect, scenarios, alpha) < POWER:
         scenarios += 1
     return Need(raters, scenarios, 2 * raters * scenarios)
+
+
+def fewest(comparisons: int = 1) -> int:
+    """Scenarios of which all on one side are a difference, where so many comparisons are corrected for."""
+    n = MIN_SCENARIOS
+    while least_p(n) >= SIGNIFICANCE / comparisons:
+        n += 1
+    return n
 
 
 def _power(effect: float, n: int, alpha: float) -> float:
