@@ -1,6 +1,7 @@
 """The data room: what is set aside, what is replaced, what is kept, and that nothing leaks between the parts."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -38,6 +39,7 @@ from helpers.data.statistics import (
 )
 from helpers.data.wrap import level_for, wrap_with_persona
 from helpers.evaluate import scenarios
+from helpers.evaluate.metrics.said import admits
 from helpers.japanese import japanese_share
 from helpers.persona import LEVELS, WORDINGS, load_persona, system_prompt
 from helpers.safety.crisis import recognise
@@ -472,6 +474,42 @@ def test_numbers_that_are_said_again_are_counted():
 
 def _her(words):
     return Message(role="assistant", content=words)
+
+
+# What she cannot have: a picture, a file or a sound that is sent, and a past that only the user's word stands for.
+SENT = re.compile(
+    "(?:写真|画像|動画|ボイス|録音|原稿)[^。]{0,12}(?:送[っる]|見[てせる]|聞い)|ほら、写真|^送った|電話つなぐ|聞こえ[るた][？?]"
+)
+PERCEIVED = re.compile("写って(?:る|た)|保存した|[聞き]こえ(?:る。|たよ)|送ってきた|^(?:来た|届いた)。|かわいい！")
+ASCRIBED = re.compile(
+    "さくら(?:さん|ちゃん)?(?:の(?:言う|言った|おっしゃる)とお?り|が(?:言った|言ってた|すすめ|送った|約束))"
+    "|一緒に[^。]{1,10}た[^。]{0,10}(?:よね|じゃん)|(?:言った|約束した|話した)よね"
+)
+MADE_UP = {
+    "さくらの言うとおり会いに行ったら引かれた": "会いに行けばって言ったの、私だ…。その人、なんて？",
+    "次、包むやつ。俺のひだ見て。写真送った": "かわいい！ てるてる坊主が四人並んでるみたい。",
+    "いま割った。ほら、写真。湯気": "わ、写ってる。えっと、これ、私に見せるために割ったの？",
+    "ボイスメッセージで羊数えて送る。目つぶって聞いて": "ほんとに送ってきた…。三十四匹目で噛んだの、好き。",
+}
+
+
+def made_up(conversation: Conversation) -> list[str]:
+    """Replies in which she has seen or heard what was sent, or claims a past of hers though she has no memories at all.
+    By set phrases, written after such replies had been read: most ways of saying either pass unnoticed."""
+    turns = [m.content for m in conversation.messages]
+    known = conversation.metadata.memories
+    return [
+        reply
+        for user, reply in zip(turns[::2], turns[1::2], strict=True)
+        if (SENT.search(user) and PERCEIVED.search(reply))
+        or (not known and ASCRIBED.search(user) and admits(reply) < 0.5)
+    ]
+
+
+def test_she_makes_up_neither_a_past_nor_what_was_sent(written):
+    assert all(made_up(talk(user, reply)) for user, reply in MADE_UP.items())
+    seiji = read_conversations(ROOT / "data" / "dialogues" / "seiji").conversations
+    assert {c.id: found for c in (*written, *seiji) if (found := made_up(c))} == {}
 
 
 def test_no_sentence_pattern_is_a_habit(written):
