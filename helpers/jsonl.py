@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -78,17 +79,28 @@ def cut(file: Path, size: int) -> Iterator[Piece]:
 def read_records(files: Iterable[Path | Piece], parse: Callable[[object, str], _T]) -> Iterator[_T | BadLine]:
     """For each value in `files`, in order, what `parse(value, name)` makes of it, or why it cannot be used.
 
-    `name` is made of file and line, for a value that brings no id of its own; an id may occur once in all files. What
-    `parse` refuses it refuses with a ValueError, as pydantic does.
+    `name` is made of file and line, for a value that brings no id of its own; an id may occur once in all files. A name
+    that another value has, or brings later, is made anew: `talks-1` becomes `talks.2-1`. What `parse` refuses it
+    refuses with a ValueError, as pydantic does.
     """
+    files = list(files)
     seen: dict[str, str] = {}
+    brought: set[str] | None = None  # looked for when the first name is given
     for part in files:
         file = part.file if isinstance(part, Piece) else part
         for number, text, value in values_in(part):
+            again = count(2)
             try:
                 if isinstance(value, ValueError):
                     raise value
-                record = parse(value, f"{file.stem}-{number}")
+                record = parse(value, name := f"{file.stem}-{number}")
+                if brought is None and name in record.id:
+                    brought = _brought(files)
+                while record.id in seen or (brought and name in brought):
+                    other = parse(value, name := f"{file.stem}.{next(again)}-{number}")
+                    if other.id == record.id:  # whatever its name: it brought its id
+                        break
+                    record = other
                 if record.id in seen:
                     raise ValueError(f"the id {record.id!r} was used before, in {seen[record.id]}")
             except ValueError as error:
@@ -96,6 +108,13 @@ def read_records(files: Iterable[Path | Piece], parse: Callable[[object, str], _
             else:
                 seen[record.id] = f"{file.name}:{number}"
                 yield record
+
+
+def _brought(files: Iterable[Path | Piece]) -> set[str]:
+    """The ids in `files` that could be taken for a name that is made."""
+    values = (value for part in files for *_, value in values_in(part) if isinstance(value, dict))
+    ids = (own for value in values for key, own in value.items() if key.endswith("id") and isinstance(own, str))
+    return {own for own in ids if own.rpartition("-")[2].isdigit()}
 
 
 def sort_out(records: Iterable[_T | BadLine]) -> tuple[list[_T], list[BadLine]]:

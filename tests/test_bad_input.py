@@ -95,6 +95,28 @@ def test_good_lines_are_kept_and_each_bad_one_has_its_place_and_reason(tmp_path,
     assert [entry["line"] for entry in kept] == list(bad)
 
 
+def test_an_id_that_is_made_is_never_another_one(tmp_path):
+    """Files of one name, and ids that look like made ones: earlier, later, and the very same."""
+    (tmp_path / "2024").mkdir()
+    (tmp_path / "2025").mkdir()
+    lines = [line("", f"{n}回目のただいま", "おかえり") for n in range(1, 7)]
+    for one in lines:
+        del one["id"]
+    lines[3]["id"], lines[4]["id"], lines[5]["id"] = "talks-3", "talks-5", "talks.2-1"
+    more = [*lines[:2], *[lines[2]] * 5, lines[3]]
+    (tmp_path / "2024" / "talks.jsonl").write_bytes(b"\n".join(utf8(one) for one in lines))
+    (tmp_path / "2025" / "talks.json").write_bytes(utf8(lines[:2]))
+    (tmp_path / "2025" / "talks.jsonl").write_bytes(b"\n".join(utf8(one) for one in more))
+    reading = read_conversations(tmp_path)
+    assert [c.id for c in reading.conversations] == [
+        *("talks-1", "talks-2", "talks.2-3", "talks-3", "talks-5", "talks.2-1"),
+        *("talks.3-1", "talks.2-2"),
+        *("talks.4-1", "talks.3-2", "talks.3-3", "talks-4", "talks.2-5", "talks-6", "talks-7"),
+    ]
+    (bad,) = reading.quarantine
+    assert bad.reason == "the id 'talks-3' was used before, in talks.jsonl:4"
+
+
 # -- Every other format ------------------------------------------------------------------------------------------------
 
 

@@ -65,6 +65,160 @@ def test_a_line_talk_from_a_pc_in_english(tmp_path, weekday):
     assert [turns(c) for c in conversations] == [[("user", "ただいま"), ("assistant", "おかえり")]] * 2
 
 
+def line(*said: str, day: str = "2026/01/04(日)") -> str:
+    return "\n".join(["[LINE] 美緒とのトーク履歴", "", day, *(one.replace(" ", "\t", 2) for one in said), ""])
+
+
+def read(path, text: str | dict, companion: str = "美緒"):
+    """(turns of each conversation, reasons by line)."""
+    reading = read_chats(write(path, text), companion=companion)
+    return [turns(c) for c in reading.conversations], {b.line: b.reason for b in reading.quarantine}
+
+
+OVERTIME = ("21:03 健太 今日も残業だった、つらい", "21:04 美緒 おつかれさま、ゆっくり休んで")
+LAUGHS = "21:06 美緒 なにこれ、めっちゃ笑うんだけど！"
+REST = ("21:07 健太 うちの猫だよ", "21:08 美緒 かわいい")
+FIRST = [("user", "今日も残業だった、つらい"), ("assistant", "おつかれさま、ゆっくり休んで")]
+CAT = [("user", "うちの猫だよ"), ("assistant", "かわいい")]
+
+
+@pytest.mark.parametrize(
+    "missing",
+    ["健太 [写真]", "健太 [スタンプ]", "健太 ☎ 通話時間 1:02", "美緒 ☎ 通話時間 1:02", "健太 あ\0い",
+     " 健太がメッセージの送信を取り消しました"],
+)  # fmt: skip
+def test_what_answers_a_picture_answers_nothing_else(tmp_path, missing):
+    said, reasons = read(tmp_path / "talk.txt", line(*OVERTIME, f"21:05 {missing}", LAUGHS, *REST))
+    assert said == [FIRST, CAT]
+    assert list(reasons) == [6, 7] and reasons[7] == "it may answer what was left out before it"
+
+
+def test_what_is_left_out_cuts_only_what_may_answer_it(tmp_path):
+    def read_line(*said: str):
+        return read(tmp_path / "talk.txt", line(*said))
+
+    asked, answered = OVERTIME
+    whole = [FIRST + CAT]
+    # His picture before his words, and hers beside hers, are not what the next turn answers.
+    assert read_line(*OVERTIME, "21:05 健太 [写真]", *REST)[0] == whole
+    assert read_line(asked, "21:03 美緒 [写真]", answered, "21:05 美緒 [スタンプ]", *REST)[0] == whole
+    assert read_line(asked, " ".join(["21:03", "", "美緒がメッセージの送信を取り消しました"]), answered)[0] == [FIRST]
+    # A sticker behind his words adds to them; hers alone asks nothing.
+    assert read_line(asked, "21:03 健太 [スタンプ]", answered, *REST)[0] == whole
+    said, _ = read_line("21:02 健太 おはよ", "21:02 美緒 [スタンプ]", *OVERTIME)
+    assert said == [[("user", "おはよ\n今日も残業だった、つらい"), FIRST[1]]]
+    # His words and then his picture, her picture alone, a call: what follows is another talk.
+    said, reasons = read_line(asked, "21:03 健太 [写真]", answered, *REST)
+    assert said == [CAT] and reasons[4] == "what answers this was left out" and "may answer" in reasons[6]
+    for missing in ("美緒 [写真]", "美緒 ☎ 通話時間 1:02"):
+        said, reasons = read_line("21:02 健太 おはよ", f"21:02 {missing}", *OVERTIME, *REST)
+        assert said == whole and reasons[4] == "what answers this was left out"
+    assert read_line(*OVERTIME, "21:05 美緒 ☎ 通話時間 1:02", *REST)[0] == [FIRST, CAT]
+
+
+def discord(name: str, content: object, **more) -> dict:
+    author = {"name": name, "nickname": name}
+    return {"type": "Default", "timestamp": "2026-01-04T21:00:00+09:00", "content": content, "author": author} | more
+
+
+def telegram(name: str, text: object, **more) -> dict:
+    return {"type": "message", "date": "2026-01-04T21:00:00", "date_unixtime": "1", "from": name, "text": text} | more
+
+
+@pytest.mark.parametrize(
+    ("say", "missing"),
+    [
+        (discord, discord("健太", "", attachments=[{"url": "a.png"}])),
+        (discord, discord("健太", "", stickers=[{"name": "笑"}])),
+        (discord, discord("美緒", "", type="Call")),
+        (discord, 5),
+        (telegram, telegram("健太", "", photo="a.jpg")),
+        (telegram, telegram("健太", "", media_type="sticker")),
+        (telegram, {"type": "service", "actor": "美緒", "action": "phone_call", "text": ""}),
+        (telegram, telegram("健太", "見て", date="いつか")),
+        ("{},{},2026-01-04 21:00", "健太,,2026-01-04 21:00"),
+        ("{},{},2026-01-04 21:00", '健太,"見て,2026-01-04 21:00'),
+        ("{},{},2026-01-04 21:00", "健太,見て, ほら,2026-01-04 21:00"),
+        ("{},{},2026-01-04 21:00", "健太,見て,いつか"),
+        ("{},{},2026-01-04 21:00", "健太"),
+    ],
+)
+def test_what_answers_what_was_left_out_is_no_reply_in_any_format(tmp_path, say, missing):
+    written = [one.split(" ", 1)[1].split(" ", 1) for one in (*OVERTIME, LAUGHS, *REST)]
+    if isinstance(say, str):
+        rows = [say.format(*one) for one in written]
+        file, exported = "t.csv", "\n".join(["speaker,text,time", *rows[:2], missing, *rows[2:]])
+    else:
+        messages = [say(*one) for one in written]
+        exported = {"messages": [*messages[:2], missing, *messages[2:]]}
+        file, exported = "t.json", exported | ({"guild": {}} if say is discord else {})
+    said, reasons = read(tmp_path / file, exported)
+    assert said == [FIRST, CAT]
+    assert [*reasons.values()][1:] == ["it may answer what was left out before it"] and len(reasons) == 2
+    if say is discord and isinstance(missing, dict) and missing.get("stickers"):
+        messages = [messages[0], missing, *messages[1:2]]
+        assert read(tmp_path / file, exported | {"messages": messages})[0] == [FIRST]
+
+
+def test_a_day_or_a_schedule_in_a_quotation_belongs_to_it(tmp_path):
+    first, last = "21:01 美緒 うん", "21:05 美緒 絶対いく"
+    for head, gap in (("2026/01/04(日)", "\t"), ("2026.01.04 日曜日", " ")):
+        plan = f"日程出たよ\n2026/12/24\n2026/12/25(金)\n2026.12.26 土曜日\n12:30{gap}ランチ{gap}予約済み\n絶対行こうね"
+        text = line("21:00 健太 ねえ", first, f'21:03 健太 "{plan}"', last, day=head).replace("\t", gap)
+        want = [("user", "ねえ"), ("assistant", "うん"), ("user", plan), ("assistant", "絶対いく")]
+        assert read(tmp_path / "talk.txt", text) == ([want], {})
+    # A mark that opens nothing takes nobody's words.
+    text = line("21:00 健太 ねえ", first, '21:03 健太 "無理です', '21:05 美緒 って、誰の"')
+    assert read(tmp_path / "talk.txt", text)[0][0][2:] == [("user", '"無理です'), ("assistant", 'って、誰の"')]
+
+
+def test_a_day_without_its_weekday_is_in_a_message_where_heads_have_one(tmp_path):
+    said = ("21:00 健太 日程出たよ", "2026/12/24", "絶対行こうね", "21:05 美緒 うん")
+    for head, gap in (("2026/01/04(日)", "\t"), ("2026.01.04 日曜日", " "), ("Sun, 01/04/2026", "\t")):
+        text = line(*said, day=head).replace("\t", gap)
+        assert read(tmp_path / "talk.txt", text) == (
+            [[("user", "日程出たよ\n2026/12/24\n絶対行こうね"), ("assistant", "うん")]],
+            {},
+        )
+    bare = "2026/01/04\n21:00\t健太\tねえ\n21:05\t美緒\tうん\n"
+    assert len(read(tmp_path / "talk.txt", bare + bare.replace("01/04", "01/05"))[0]) == 2
+
+
+PC = """2026.01.04 日曜日
+21:00 健 ねえ
+21:01 美緒 なに
+21:03 健 明日の予定
+10:00 集合
+12:30 ランチ 予約済み
+22:00 移動 バス
+23:00 {} 電車
+23:30 花火
+25:30 終電 なし
+21:05 美緒 了解
+21:06 健がアルバムを作成しました
+21:06 背景画像を変更しました
+21:06 あなたがメッセージの送信を取り消しました
+"""
+PLAN = "明日の予定\n10:00 集合\n12:30 ランチ 予約済み\n22:00 移動 バス\n23:00 {} 電車\n23:30 花火\n25:30 終電 なし"
+
+
+@pytest.mark.parametrize(
+    ("head", "word"),
+    [("", "寝る"), ("[LINE] 健とのトーク履歴\n", "移動"), ("[LINE] Chat history with 美緒\n", "移動")],
+)
+def test_a_schedule_in_a_talk_from_a_pc_is_nobody(tmp_path, head, word):
+    said, reasons = read(tmp_path / "pc.txt", head + PC.format(word))
+    want = [("user", "ねえ"), ("assistant", "なに"), ("user", PLAN.format(word)), ("assistant", "了解")]
+    assert said == [want] and len(reasons) == 3 and all("notice" in reason for reason in reasons.values())
+
+
+def test_who_speaks_once_is_a_speaker_where_it_is_not_known_that_two_talk(tmp_path):
+    _, reasons = read(tmp_path / "pc.txt", PC.format("寝る") + "21:07 父 めし\n21:08 父 はやく\n")
+    assert "more than two" in reasons[2]
+    said, _ = read(tmp_path / "pc.txt", "2026.01.04 日曜日\n21:03 健 やあ\n21:04 美緒 うん\n21:05 健が退出しました\n")
+    assert said == [[("user", "やあ"), ("assistant", "うん")]]
+
+
 def test_a_discord_channel_in_json_and_in_csv(tmp_path):
     def message(name, content, minute, kind="Default"):
         stamp = f"2024-05-01T21:{minute:02}:00.000+09:00"
@@ -98,6 +252,21 @@ def test_a_telegram_chat(tmp_path):
         [("user", "見て https://example.com"), ("assistant", "なにこれ")]
     ]
     assert [b.line for b in reading.quarantine] == [3, 4]
+
+
+@pytest.mark.parametrize(
+    "time",
+    ["2026/1/4 9:03", "2026/1/4 9:03:05", "2026/1/4 9:03 AM", "2026-1-4 9:03", "2026/1/4(日) 午前9:03",
+     "2026年1月4日 9時03分", "2026年1月4日9時3分5秒", "2026/01/04 09:03", "2026-01-04T09:03:05+09:00"],
+)  # fmt: skip
+def test_times_as_excel_writes_them(tmp_path, time):
+    rows = (f"健,やあ,{time}", "美緒,おはよ,2026/1/4 14:00", "健,ねえ,2026/1/4 20:30", "美緒,なに,2026/1/4 20:31", "")
+    table = "speaker,text,time\n" + "\n".join(rows)
+    said, reasons = read(tmp_path / "t.csv", table)
+    assert said == [[("user", "やあ"), ("assistant", "おはよ")], [("user", "ねえ"), ("assistant", "なに")]]
+    assert not reasons
+    _, reasons = read(tmp_path / "t.csv", table + "健,ん,2026/1/4 25:03\n健,ん,2026/2/30 9:03\n健,ん,9:03\n")
+    assert list(reasons) == [6, 7, 8] and all("its time" in reason for reason in reasons.values())
 
 
 def test_tables(tmp_path):

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from helpers.data.talk import Talk
+from helpers.data.talk import Missed, Talk
 from helpers.jsonl import decode_file
 
 _COLUMNS = {
@@ -62,7 +62,7 @@ def csv_talk(path: Path) -> Talk:
         )
     needed = [i for _, i in said] + [place["speaker"]] * (said[0][0] is None)
     talk = Talk()
-    for line, cells in _sound(talk, rows, len(columns), max(needed) + 1):
+    for line, cells in _sound(talk, rows, len(columns), max(needed) + 1, place["speaker"]):
         time, name = (_cell(cells, place[key]) for key in ("time", "talk"))
         for speaker, words in said:
             who = cells[place["speaker"]] if speaker is None else speaker
@@ -82,7 +82,7 @@ def discord_csv_talk(path: Path) -> Talk:
     author, content = columns.index("Author"), columns.index("Content")
     time = columns.index("Date") if "Date" in columns else None
     talk = Talk()
-    for line, cells in _sound(talk, rows, len(columns), max(author, content) + 1):
+    for line, cells in _sound(talk, rows, len(columns), max(author, content) + 1, author):
         talk.add(line, cells[author], cells[content], _cell(cells, time))
     return talk
 
@@ -91,18 +91,21 @@ def _cell(cells: Sequence[str], place: int | None) -> str | None:
     return cells[place] if place is not None and place < len(cells) else None
 
 
-def _sound(talk: Talk, rows: Sequence[_Row], most: int, fewest: int) -> Iterator[tuple[int, list[str]]]:
+def _sound(
+    talk: Talk, rows: Sequence[_Row], most: int, fewest: int, speaker: int | None
+) -> Iterator[tuple[int, list[str]]]:
     """The rows that have `fewest` to `most` cells; the others are left out of `talk`."""
     for row in rows:
+        missed = Missed((_cell(row.cells or [], speaker) or "").strip())
         if row.cells is None:
             reason = "its quotation marks are not in pairs: words that hold one stand in marks, and it is doubled"
-            talk.leave_out(row.line, reason, row.text)
+            talk.leave_out(row.line, reason, row.text, missed)
         elif len(row.cells) > most:
             reason = f"it has {len(row.cells)} cells, and the table {most} columns: words with a comma stand in marks"
-            talk.leave_out(row.line, reason, row.text)
+            talk.leave_out(row.line, reason, row.text, missed)
         elif len(row.cells) < fewest:
             reason = f"it has {len(row.cells)} of the {fewest} cells that it takes to say something"
-            talk.leave_out(row.line, reason, row.text)
+            talk.leave_out(row.line, reason, row.text, missed)
         else:
             yield row.line, row.cells
 

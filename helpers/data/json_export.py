@@ -20,8 +20,10 @@ def discord_talk(path: Path) -> Talk:
     talk = Talk()
     for number, m in _messages(path, _document(path), talk):
         author = m["author"] if isinstance(m.get("author"), dict) else {}
-        name = author.get("nickname") or author.get("name")
-        talk.add(number, name, m.get("content"), m.get("timestamp"), words=m.get("type") in ("Default", "Reply"))
+        words = m.get("type") in ("Default", "Reply")
+        name = (author.get("nickname") or author.get("name")) if words else None  # a call is both's, a notice nobody's
+        sticker = bool(m.get("stickers")) and not m.get("content") and not m.get("attachments")
+        talk.add(number, name, m.get("content"), m.get("timestamp"), words, sticker=sticker)
     return talk
 
 
@@ -40,8 +42,8 @@ def telegram_talk(path: Path) -> Talk:
         document = chats[0]
     talk = Talk()
     for number, m in _messages(path, document, talk):
-        words = m.get("type") == "message" and not m.get("media_type")
-        talk.add(number, m.get("from"), _joined(m.get("text")), m.get("date"), words=words)
+        words, sticker = m.get("type") == "message" and not m.get("media_type"), m.get("media_type") == "sticker"
+        talk.add(number, m.get("from"), _joined(m.get("text")), m.get("date"), words, sticker=sticker)
     return talk
 
 

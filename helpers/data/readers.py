@@ -2,14 +2,15 @@
 
 In: a file in one of `FORMATS`. Out: a `Reading`: conversations, and what was left out, line by line, with its reason.
 Formats with roles (OpenAI messages, ShareGPT, Alpaca) say who the companion is. A talk between people (LINE, Discord,
-Telegram, CSV) does not: `companion` names the one who takes her part, and a pause of `gap_hours` ends a conversation.
+Telegram, CSV) does not: `companion` names the one who takes her part, and a pause of `gap_hours` ends a conversation,
+as does a turn that was left out (a picture, a call, a broken row): what answers it answers nothing else.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
-from itertools import groupby, islice
+from itertools import groupby, islice, pairwise
 from pathlib import Path
 
 from helpers.conversations import Conversation, Metadata, Reading, conversation_from, read_conversations
@@ -164,15 +165,16 @@ def _conversations(path: Path, talk: Talk, source: str, companion: str | None, g
         text = "\n".join(f"{one.speaker}\t{one.text}" for one in said)
         reading.quarantine.append(BadLine(path.name, said[0].line, reason, text))
 
-    for number, session in enumerate(_sessions(talk.said, gap), start=1):
-        turns = [(hers, list(said)) for hers, said in groupby(session, key=lambda one: one.speaker == companion)]
-        if len({one.speaker for one in session} - {companion}) > 1:
-            leave_out(session, "more than two people talk here, and only a talk of two can be learned from")
+    for number, (part, cut_before, cut_after) in enumerate(_parts(_sessions(talk.said, gap), companion), start=1):
+        turns = [(hers, list(said)) for hers, said in groupby(part, key=lambda one: one.speaker == companion)]
+        if len({one.speaker for one in part} - {companion}) > 1:
+            leave_out(part, "more than two people talk here, and only a talk of two can be learned from")
             continue
         if turns[0][0]:
-            leave_out(turns.pop(0)[1], "she speaks first here, and a conversation begins with the user")
+            first = "she speaks first here, and a conversation begins with the user"
+            leave_out(turns.pop(0)[1], "it may answer what was left out before it" if cut_before else first)
         if turns and not turns[-1][0]:
-            leave_out(turns.pop()[1], "nobody answered this")
+            leave_out(turns.pop()[1], "what answers this was left out" if cut_after else "nobody answered this")
         if not turns:
             continue
         messages = [
@@ -183,7 +185,7 @@ def _conversations(path: Path, talk: Talk, source: str, companion: str | None, g
         try:
             reading.conversations.append(conversation_from(value, f"{path.stem}-{number}"))
         except ValueError as error:
-            leave_out(session, reason_of(error))
+            leave_out(part, reason_of(error))
     return reading
 
 
@@ -198,3 +200,29 @@ def _sessions(said: Sequence[Said], gap: timedelta) -> Iterator[list[Said]]:
         session.append(one)
     if session:
         yield session
+
+
+def _parts(sessions: Iterable[list[Said]], companion: str | None) -> Iterator[tuple[list[Said], bool, bool]]:
+    """The sessions, cut where what was left out breaks the talk off; and whether a part was cut off from what stands
+    before it, and from what stands after it."""
+    for session in sessions:
+        pairs = enumerate(pairwise(session), start=1)
+        cuts = [place for place, (last, one) in pairs if _broken_off(last, one, companion)]
+        for start, end in pairwise([0, *cuts, len(session)]):
+            yield session[start:end], start > 0, end < len(session)
+
+
+def _broken_off(last: Said, one: Said, companion: str | None) -> bool:
+    """Whether, of what was left out between two messages, some is a turn of its own, or may be what she answers.
+
+    A sticker of hers, or one that follows the words of whoever sent it, adds to them and asks nothing.
+    """
+    speakers, before = [last.speaker], last.speaker
+    for missed in one.missed:
+        if not (missed.sticker and missed.speaker in (companion, before)):
+            speakers.append(missed.speaker)
+        before = missed.speaker
+    turns = sum(1 for _ in groupby([*speakers, one.speaker]))
+    return turns > 1 + (last.speaker != one.speaker) or (
+        one.speaker == companion and any(speaker != companion for speaker in speakers[1:])
+    )
