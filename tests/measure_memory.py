@@ -44,11 +44,14 @@ def train(run: dict, tokenizer, shrink: bool = False) -> None:
     context = 16 if shrink else plan.context
     if shrink:
         config.hidden_size, config.intermediate_size, config.vocab_size = 32, 32, 512
-    learned = max(2, round(context * plan.learned))
     end = tokenizer.convert_tokens_to_ids("<end_of_turn>")
-    ids = [tokenizer.bos_token_id, *[200] * (context - learned - 1), *[300] * (learned - 1), end]
-    rows = [Row(ids, [0] * (context - learned) + [1] * learned)] * (2 * plan.micro_batch * plan.accumulation)
+    length = context // 2 if plan.packing else context
+    learned = max(2, round(length * plan.learned))
+    ids = [tokenizer.bos_token_id, *[200] * (length - learned - 1), *[300] * (learned - 1), end]
+    row, together = Row(ids, [0] * (length - learned) + [1] * learned), context // length
+    rows = [row] * (2 * plan.micro_batch * plan.accumulation * together)
     cfg = settings.resolve("03_lora", {"profile": "smoke", "max_steps": 2, "max_length": context})
+    cfg.packing = plan.packing
     cfg.batch_size, cfg.gradient_accumulation = plan.micro_batch, plan.accumulation
     cfg.hardware = dataclasses.replace(cfg.hardware, device="cpu", dtype=plan.dtype, attention=plan.attention)
     torch.manual_seed(0)

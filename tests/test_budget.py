@@ -73,6 +73,8 @@ GEMMA = _config("gemma3_text", 256, 6, 4, 1, 768, 262144, head_dim=64, sliding_w
 RUNS = [
     {"config": QWEN, "micro_batch": 4},
     {"config": QWEN, "micro_batch": 2, "context": 1024, "checkpointing": True},
+    {"config": QWEN, "micro_batch": 4, "packing": True},
+    {"config": QWEN, "micro_batch": 4, "lora_r": 512},
     {"config": GEMMA, "micro_batch": 4},
     {"config": LLAMA, "micro_batch": 4, "context": 512, "attention": "sdpa"},
     {"config": LLAMA, "micro_batch": 1, "accumulation": 2, "method": "full"},
@@ -135,6 +137,25 @@ def test_what_costs_memory_costs_it(seven_billion):
     assert gib(lora_r=8) < gib()
     with pytest.raises(ValueError, match="no training method 'magic': name one of lora, qlora"):
         budget.published_plan("Qwen/Qwen2.5-7B-Instruct", "magic", 2048, 1)
+
+
+def _layer(device: str, **changes) -> int:
+    run = {"config": QWEN, "micro_batch": 2, "device": device, "lora_dropout": 0.1} | changes
+    plan = measure_memory.plan_of(DEFAULTS | run)
+    return footprint.dry_run(plan.shape, budget._step(plan)).layer
+
+
+def test_of_dropout_a_cpu_keeps_a_number_for_each_value_a_gpu_a_byte_and_dpo_nothing():
+    read = 2 * 256 * (6 * QWEN["hidden_size"] + QWEN["intermediate_size"])  # by the adapters of a layer's 7 matrices
+    assert _layer("cpu") - _layer("cuda") == (4 - 1) * read
+    for device in ("cpu", "cuda"):
+        assert _layer(device, lora_dropout=0.0) < _layer(device)
+        assert _layer(device, method="dpo") == _layer(device, method="dpo", lora_dropout=0.0)
+
+
+def test_no_gradient_waits_for_the_first_micro_batch_and_all_for_the_others(seven_billion):
+    parts = {n: budget.predict(dataclasses.replace(seven_billion, accumulation=n)).parts for n in (1, 2)}
+    assert parts[1]["gradients"] == 0 and parts[2] == parts[1] | {"gradients": parts[1]["adapter"]}
 
 
 def test_settings_that_fit_are_three_ways_out_and_do_fit(seven_billion):

@@ -12,9 +12,9 @@ from trl.trainer.utils import use_adapter
 
 from helpers import settings
 from helpers.data.augmentation import read_counterfactuals
-from helpers.train import dpo, losses, preferences, reference, sft
+from helpers.train import budget, dpo, losses, preferences, reference, sft
 from helpers.train.lm_head import direct_lm_head
-from helpers.train.out_of_memory import OutOfMemory
+from helpers.train.out_of_memory import OutOfMemory, plan_of
 
 PAIRS = settings.ROOT / "data" / "preferences" / "sakura"
 
@@ -82,6 +82,16 @@ def _step(trainer) -> tuple[float, dict[str, torch.Tensor]]:
         loss = trainer.compute_loss(trainer.model.train(), batch)
         loss.backward()
     return float(loss.detach()), {n: p.grad for n, p in trainer.model.named_parameters() if p.grad is not None}
+
+
+def test_dropout_of_the_adapter_is_off_in_the_trainer_and_in_its_budget(base, tokenizer, card, pairs, cfg, tmp_path):
+    lora = LoraConfig(r=2, lora_dropout=0.1, target_modules="all-linear", task_type="CAUSAL_LM")
+    policy = get_peft_model(sft.load_base(base, cfg()), lora)
+    trainer = dpo.make_trainer(policy, tokenizer, pairs[:2], pairs[2:], card, cfg(), tmp_path / "dpo")
+    switched = [module.p for module in trainer.model.modules() if isinstance(module, torch.nn.Dropout)]
+    assert switched and not any(switched)
+    plan = plan_of(trainer, "cpu")
+    assert plan.lora_dropout == 0.1 and budget._step(plan).dropout == 0
 
 
 def test_the_settings_offer_exactly_the_losses_there_are():

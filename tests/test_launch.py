@@ -1,6 +1,7 @@
 """Training outside the notebook, in one process and in many: the same rows, losses and checkpoints; one record; what is
 refused; no process left behind."""
 
+import dataclasses
 import shutil
 import signal
 import subprocess
@@ -12,15 +13,19 @@ import pytest
 import torch
 from accelerate import DeepSpeedPlugin, FullyShardedDataParallelPlugin
 from accelerate.commands import launch
+from accelerate.state import AcceleratorState
 from accelerate.utils import patch_environment
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
+from peft import LoraConfig
 from talks import CHAT
 from transformers import Trainer
+from transformers.integrations.accelerate import check_and_set_device_map
+from transformers.training_args import ParallelMode
 
 from helpers import records, settings
 from helpers.conversations import conversation_from, write_conversations
 from helpers.supervision import supervise
-from helpers.train import cells, launcher, order, ranks, sft
+from helpers.train import cells, dpo, launcher, order, ranks, sft
 from helpers.train.__main__ import main
 
 ROWS = 13  # in steps of four: the last of an epoch has one
@@ -152,6 +157,40 @@ def test_weights_that_were_to_be_sharded_and_are_not_stop_the_run(tiny, tokenize
     rows = [supervise(tokenizer, CHAT)]
     with pytest.raises(ranks.BadShare, match="does not shard on this device: use 'ddp'"):
         sft.make_trainer(sft.load_base(tiny, cfg, full=True), tokenizer, rows, rows, cfg, tmp_path, None)
+
+
+class _Built(Exception):
+    """Raised where a trainer would be made, with the arguments for it."""
+
+
+def _build(args, **given):
+    raise _Built(args)
+
+
+@pytest.fixture(params=["03_lora", "05_dpo"])
+def on_eight_gpus(request, monkeypatch):
+    """A stage's settings on a machine that seems to have eight GPUs, where trainers are not built."""
+    cfg = settings.resolve(request.param, {"profile": "smoke"})
+    cfg.hardware = dataclasses.replace(cfg.hardware, device="cuda", dtype=torch.float32)
+    for name, found in {"is_available": True, "device_count": 8, "set_device": None}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *_, found=found: found)
+    monkeypatch.setattr(sft, "OrderedSFTTrainer", _build)
+    monkeypatch.setattr(dpo, "WholeStepDPOTrainer", _build)
+    yield cfg
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_one_process_trains_on_one_gpu_of_eight(on_eight_gpus, tokenizer, card, tmp_path):
+    cfg, model, rows = on_eight_gpus, torch.nn.Module(), [supervise(tokenizer, CHAT)]
+    with pytest.raises(_Built) as built:
+        if cfg.stage == "05_dpo":
+            dpo.make_trainer(model, tokenizer, [], [], card, cfg, tmp_path)
+        else:
+            sft.make_trainer(model, tokenizer, rows, rows, cfg, tmp_path, LoraConfig())
+    (arguments,) = built.value.args
+    assert arguments.n_gpu == 1 and arguments.parallel_mode == ParallelMode.NOT_PARALLEL
+    assert arguments.train_batch_size == cfg.batch_size
+    assert arguments.device == check_and_set_device_map(ranks.device_of("cuda"))[""] == torch.device("cuda:0")
 
 
 @pytest.mark.parametrize("packing", [False, True])

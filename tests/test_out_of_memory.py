@@ -9,7 +9,7 @@ from talks import CHAT
 
 from helpers import settings
 from helpers.supervision import supervise
-from helpers.train import cells, out_of_memory, quantized, sft
+from helpers.train import budget, cells, out_of_memory, quantized, sft
 from helpers.train.__main__ import main
 
 ROWS = 4
@@ -76,6 +76,17 @@ def test_without_a_retry_one_sentence_says_what_would_fit(trainer_in, tmp_path, 
     before, fitting = sentence.split("These would fit: ")
     assert f"{needed:.1f} GiB is the budget" in before
     assert "batch_size=2, gradient_accumulation=2, max_length=1024" in fitting
+
+
+def test_packed_rows_of_a_micro_batch_are_budgeted_as_the_one_sequence_that_they_are(trainer_in, tmp_path):
+    trainer = trainer_in(tmp_path, holds=ROWS, packing=True, max_length=64, batch_size=2, repeated=(9,) * ROWS)
+    batch = trainer.data_collator([trainer.train_dataset[n] for n in range(2)])
+    cfg = settings.resolve("03_lora", {"profile": "smoke", "packing": True, "max_length": 64, "batch_size": 2})
+    asked = out_of_memory.plan_of(trainer, "cpu")
+    for plan in (asked, budget.plan_for(cfg, asked.shape, asked.targets, "lora")):
+        step = budget._step(plan)
+        assert (step.sequences, step.tokens) == (len(batch["input_ids"]), 2 * 64)
+    assert not out_of_memory.plan_of(trainer_in(tmp_path, holds=ROWS), "cpu").packing
 
 
 def _burst(*_, **__):

@@ -51,6 +51,8 @@ class Plan:
         optimizer: as in `helpers.train.optimizers`.
         device: "cpu" or "cuda"; decides dtype of trained weights and which head is used.
         learned: share of the tokens that carry loss, 0..1.
+        packing: whether rows are filled up to `context` with whole examples. TRL lays those of a micro-batch end to
+            end: one sequence, across all of which attention without a flash kernel reckons.
         overhead: bytes besides the run's own; None takes `OVERHEAD`.
     """
 
@@ -69,6 +71,7 @@ class Plan:
     optimizer: str = "auto"
     dora: bool = False
     learned: float = 0.5
+    packing: bool = False
     overhead: float | None = None
 
     def __post_init__(self):
@@ -173,6 +176,7 @@ def plan_for(settings: Settings, shape: Shape, targets: Sequence[str], method: s
         "device": hardware.device,
         "dtype": hardware.dtype,
         "attention": hardware.attention,
+        "packing": getattr(settings, "packing", False),
         "lora_r": getattr(settings, "lora_r", 64),
         "lora_dropout": getattr(settings, "lora_dropout", 0.0),
         "dora": getattr(settings, "lora_variant", "lora") == "dora",
@@ -266,20 +270,21 @@ def _optimizer(plan: Plan) -> str:
 
 
 def _step(plan: Plan) -> Step:
+    rows = plan.micro_batch * (2 if plan.method == "dpo" else 1)
     return Step(
-        sequences=plan.micro_batch * (2 if plan.method == "dpo" else 1),
-        tokens=plan.context,
+        sequences=1 if plan.packing else rows,
+        tokens=rows * plan.context if plan.packing else plan.context,
         learned=plan.learned,
         checkpointing=plan.checkpointing,
         attention=plan.attention,
         dtype=plan.dtype,
         trained=_trained_dtype(plan),
         rank=0 if plan.method == "full" else plan.lora_r,
-        dropout=plan.lora_dropout,
+        dropout=0.0 if plan.method == "dpo" else plan.lora_dropout,  # TRL's DPO switches it off
         dora=plan.dora,
         targets=plan.targets,
         packed={"qlora": "nf4", "int8": "int8"}.get(plan.method, ""),
-        triton=plan.device == "cuda",
+        cuda=plan.device == "cuda",
     )
 
 
@@ -297,10 +302,12 @@ def _frozen_bytes(plan: Plan, weights: Weights) -> float:
 
 def _early_gradients(plan: Plan, weights: Weights, gradients: int, size: int) -> int:
     """Those that exist when the last layer's backward pass is at its highest: all of them from the second micro-batch
-    on; else, if it is trained, the head's."""
-    if plan.accumulation > 1 or plan.method != "full":
+    on; else, if it is trained, the head's. Between two steps there are none: the trainer sets them to None."""
+    if plan.accumulation > 1:
         return gradients
-    return 0 if weights.tied else weights.head * size  # a tied head's waits for that of the words, as an activation
+    if plan.method != "full" or weights.tied:
+        return 0  # a tied head's waits for that of the words, as an activation
+    return weights.head * size
 
 
 def _while_kept(marks: Footprint, weights: Weights) -> dict[str, int]:

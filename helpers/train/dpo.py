@@ -28,7 +28,7 @@ from helpers.train.out_of_memory import explain, explain_one_row, in_one_sentenc
 from helpers.train.preferences import PreferencePair, as_preference_dataset
 from helpers.train.preflight import check_pairs, check_tokenizer
 from helpers.train.reference import cache_reference
-from helpers.train.sft import callbacks, common_arguments, load_base
+from helpers.train.sft import arguments_of, callbacks, load_base
 
 logger = logging.getLogger("helpers.train")
 
@@ -62,7 +62,7 @@ def make_trainer(
         OutOfMemory: the reference's log-probabilities do not fit.
     """
     check_tokenizer(tokenizer)
-    arguments = DPOConfig(**common_arguments(settings, folder), **dpo_options(settings))
+    arguments = arguments_of(DPOConfig, settings, folder, **dpo_options(settings))
     pairs = _shared_equally(pairs, arguments.per_device_train_batch_size)
     with direct_lm_head(settings.hardware.device):
         trainer = WholeStepDPOTrainer(

@@ -7,8 +7,8 @@ counted while it lives. What a layer keeps for its backward pass is then multipl
 
 import json
 import weakref
-from collections.abc import Iterable
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, astuple, dataclass
 from functools import cache
 from importlib.metadata import version
@@ -45,7 +45,7 @@ class Step:
         trained: dtype of the trained weights.
         rank, dropout, dora, targets: of the adapter; rank 0 trains all weights.
         packed: "nf4" or "int8" for linear layers that are unpacked at each use, else "".
-        triton: whether the head's tiles are folded by TRL's kernel, as on a GPU.
+        cuda: whether by a GPU's kernels: TRL's for the head's tiles, PyTorch's for dropout.
     """
 
     sequences: int
@@ -60,7 +60,7 @@ class Step:
     dora: bool
     targets: tuple[str, ...]
     packed: str
-    triton: bool
+    cuda: bool
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def dry_run(shape: Shape, step: Step) -> Footprint:
     depth = max(shape.kinds(), 1 if step.checkpointing else 2)
     model, adapter = _model(shape, step, depth)
     autocast = torch.autocast("cpu", step.dtype, cache_enabled=False) if step.dtype != torch.float32 else nullcontext()
-    with FakeTensorMode(), _Ledger() as ledger, _head_kernel(step.triton):
+    with FakeTensorMode(), _Ledger() as ledger, _kernels(step.cuda):
         _materialise(model, ledger)
         base = model.get_base_model() if step.rank else model
         marks = _watch(base.model.layers[-1], ledger)
@@ -232,12 +232,23 @@ def _watch(layer: torch.nn.Module, ledger: _Ledger) -> dict[str, int]:
     return marks
 
 
-def _head_kernel(triton: bool):
-    """TRL's kernel works in place on a tile; what stands for it without Triton makes copies."""
-    if not triton:
-        return nullcontext()
+@contextmanager
+def _kernels(cuda: bool) -> Iterator[None]:
+    """On a GPU TRL's kernel works in place on a tile, where what stands for it without Triton makes copies; and dropout
+    keeps a byte for each value, where a CPU keeps a factor in the value's own dtype."""
+    if not cuda:
+        yield
+        return
     names = ("_forward_tile", "_backward_tile", "_addmm_fp32")
-    return mock.patch.multiple("trl.kernels.chunked_logprob", **dict.fromkeys(names, lambda *_, **__: None))
+    with (
+        mock.patch.multiple("trl.kernels.chunked_logprob", **dict.fromkeys(names, lambda *_, **__: None)),
+        mock.patch("torch.nn.functional.dropout", _dropout_on_cuda),
+    ):
+        yield
+
+
+def _dropout_on_cuda(x: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
+    return torch.native_dropout(x, p, True)[0] if training and p else x
 
 
 def _model(shape: Shape, step: Step, depth: int):
@@ -310,7 +321,7 @@ def _loss(hidden: torch.Tensor, base, step: Step) -> torch.Tensor:
     rows = hidden[:, :-1].reshape(-1, hidden.shape[-1]).index_select(0, torch.arange(positions))
     weight = base.get_output_embeddings().weight
     softcap = getattr(base.config, "final_logit_softcapping", None)
-    direct = not step.triton and softcap is None and not weight.requires_grad
+    direct = not step.cuda and softcap is None and not weight.requires_grad
     function = DirectLogProb if direct else ChunkedLogProbFunction
     targets, outputs = torch.zeros(positions, dtype=torch.long), ("log_probs", "entropy", "is_top1")
     return -function.apply(rows, weight, None, targets, 1.0, TILE, softcap, 1.0, outputs)[0].sum()

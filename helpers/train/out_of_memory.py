@@ -110,6 +110,7 @@ def plan_of(trainer, device: str) -> Plan:
         lora_r=adapter.r if adapter else 0,
         lora_dropout=adapter.lora_dropout if adapter else 0.0,
         dora=bool(adapter and adapter.use_dora),
+        packing=getattr(args, "packing", False),
     )
 
 

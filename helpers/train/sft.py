@@ -20,6 +20,7 @@ from transformers import (
     PrinterCallback,
     TrainerCallback,
     TrainerState,
+    TrainingArguments,
 )
 from trl import SFTConfig, SFTTrainer
 
@@ -126,6 +127,18 @@ def common_arguments(settings: Settings, folder: Path) -> dict[str, object]:
     }
 
 
+def arguments_of(kind: type[TrainingArguments], settings: Settings, folder: Path, **own) -> TrainingArguments:
+    """TRL's SFTConfig or DPOConfig (`kind`): what both have in common, and its `own`.
+
+    One process trains on one GPU, "cuda:0" or, launched, its own. transformers counts all that it sees to a process
+    without a launcher, for `nn.DataParallel`, with which TRL's trainers refuse to work.
+    """
+    arguments = kind(**common_arguments(settings, folder), **own)
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1
+    return arguments
+
+
 def callbacks(settings: Settings) -> list[TrainerCallback]:
     """What logs at each checkpoint, and what may end a run before its last step: nothing is learned, or with `patience`
     nothing more is."""
@@ -157,8 +170,10 @@ def make_trainer(
     full = peft_config is None and not isinstance(model, PeftModel)
     optimizer, reason = choose_optimizer(settings.optimizer, settings.hardware, model, full)
     logger.info("optimizer %s: %s", optimizer, reason)
-    arguments = SFTConfig(
-        **common_arguments(settings, folder),
+    arguments = arguments_of(
+        SFTConfig,
+        settings,
+        folder,
         **OPTIMIZERS[optimizer],
         train_sampling_strategy="random" if settings.packing else "group_by_length",
         packing=settings.packing,
