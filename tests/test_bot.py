@@ -20,8 +20,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from helpers.bot import chat_log, companion, history, voices
 from helpers.bot import commands as bot_commands
-from helpers.bot import companion, history, voices
 from helpers.bot.__main__ import main
 from helpers.bot.commands import is_command
 from helpers.bot.companion import MAX_WORDS, BadWords, Bot, clean
@@ -32,6 +32,7 @@ from helpers.bot.store import Event, Store, StoreError, Turn
 from helpers.bot.voices import Voices
 from helpers.bot.widget import ChatWidget
 from helpers.conversations import read_conversations
+from helpers.data import consent as consents
 from helpers.data.anonymise import anonymise_conversation
 from helpers.data.consent import read_consents, require_consents
 from helpers.data.real_chats import take_in_chats
@@ -39,7 +40,7 @@ from helpers.data.scenes import Judged
 from helpers.persona import load_persona
 from helpers.replies import Reply
 from helpers.safety.crisis import Crisis
-from helpers.safety.guard import Guard
+from helpers.safety.guard import Guard, GuardState
 from helpers.safety.help_lines import load_help_lines
 from helpers.serve.client import ChatClient, ChatError, ContextOverflow
 from helpers.serve.dotenv_file import BotSettings, read_dotenv, write_dotenv
@@ -135,6 +136,20 @@ def make(server, store, clock):
         return bot
 
     return make
+
+
+@pytest.fixture
+def window(server, store, clock):
+    """Another window of the user, that has the database open as another process would."""
+    with Store(store.path, timeout=0.2) as other:
+
+        def window(user="健太", found=None, **options):
+            options = {"timeout": 2, "max_tokens": 1000} | options
+            bot = Bot(found or server.settings, load_persona(), other, user, clock=clock, **options)
+            bot.opening()
+            return bot
+
+        yield window
 
 
 def answer(bot, words):
@@ -562,6 +577,77 @@ def test_a_summary_that_is_dropped_while_she_is_asked_does_not_come_back(make, d
     assert account.summary[0] == ""
 
 
+@pytest.mark.parametrize("before", [("", 0), ("相手は雨の話をした。", 1)])
+@pytest.mark.parametrize(
+    "drop",
+    [
+        lambda bot: Commands(bot).run("/forget 1"),
+        lambda bot: Commands(bot).run("/correct 1 犬の名前はココ"),
+        lambda bot: answer(bot, "大阪に住んでます"),
+        lambda bot: Commands(bot).run("/delete はい"),
+    ],
+)
+def test_a_summary_that_is_written_while_another_window_forgets_is_not_kept(make, window, drop, before):
+    account, other = (bot := make()).account, window()
+    bot.memories.add(Fact("犬の名前はモカ"), "command", NOW)
+    bot.memories.add(Fact("名古屋に住んでいる", "住まい"), "command", NOW)
+    for number in range(4):
+        account.add_turn(Turn(NOW, f"モカと散歩した。{number}日目", "そうだね", "friend"))
+    account.summary = before
+
+    class Slow(Reader):
+        def reply(self, chat, **_):
+            drop(other)
+            return super().reply(chat)
+
+    window = Window(Slow(3000, False, "相手は名古屋でモカという犬と暮らしている。"), bot.card, account, "明日は？", str)
+    window.shorten()
+    assert "モカ" in window.chat()[0]["content"]
+    window.keep()
+    assert account.summary[0] == ""
+
+
+def test_what_another_window_adds_does_not_cost_the_summary(make, window):
+    account, other = (bot := make()).account, window()
+    for number in range(4):
+        account.add_turn(Turn(NOW, f"{number}日目も雨だった", "そうだね", "friend"))
+    window = Window(Reader(3000, False), bot.card, account, "明日は？", str)
+    Commands(other).run("/remember 犬の名前はモカ")
+    answer(other, "名前は健太です")
+    window.shorten()
+    window.keep()
+    assert account.summary == ("相手は雨に降られたと話した。", 2)
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_a_message_beside_which_the_summary_has_no_room_leaves_it_out_once_and_says_so(store, tells):
+    account, card, server = store.account("健太", "sakura", NOW), load_persona(), Reader(300, tells)
+    account.add_turn(Turn(NOW, "雨だったよ", "そうだね", "friend"))
+    account.summary = kept = ("相手は三日続けて雨に降られたと話した。", 1)
+
+    def read(words):
+        window = Window(server, card, account, words, lambda summary: f"さくらです。{summary}")
+        window.fit(Length(server), 20)
+        while True:  # as a turn does
+            try:
+                server.read(window.chat())
+                break
+            except ContextOverflow:
+                window.shorten()
+        window.keep()
+        return window
+
+    window = read("雨" * (270 if tells else 290))
+    assert kept[0] not in window.chat()[0]["content"]
+    assert window.notices == ["メッセージが長いので、今回だけ、これまでの話のあらすじがさくらから見えません。"]
+    assert account.summary == kept
+    window = read("明日は？")
+    assert kept[0] in window.chat()[0]["content"] and window.notices == []
+    with pytest.raises(ContextOverflow):
+        read("雨" * 400)
+    assert account.summary == kept
+
+
 @pytest.mark.parametrize("told", [{"DUMMY_LIMIT": "700"}, {}, {"DUMMY_SUMMARY": SUMMARY}])
 def test_a_message_that_does_not_fit_leaves_the_talk_as_it_was(make, other_server, told):
     bot = make(found=other_server(DUMMY_CONTEXT="700", **told).settings, max_tokens=60)
@@ -737,6 +823,110 @@ def test_a_minor_stays_a_friend_with_every_companion_and_after_a_restart(make, s
     pieces, reply = answer(again, "[say]おかえり。ずっと君のことが大好きだよ。ね。")
     assert pieces[0].text == "おかえり。" and "友達としてここにいる" in pieces[1].text and len(pieces) == 2
     assert "大好き" not in reply.text
+
+
+HUMAN = "[say]人間だもん、間違えるよ。"
+
+
+def test_commands_are_no_turns_behind_the_question_if_she_is_an_ai(make):
+    bot = make()
+    assert answer(bot, "AIなの？")[0][0].by == "guard"
+    for line in ("/level 友達", "/notice on", "/remember 犬がいる", "/history 1 犬", "/level auto", "/help 使い方"):
+        Commands(bot).run(line)
+    assert "さくらはAIです" in answer(bot, "ほんとに？")[0][0].text
+    for _ in range(5):
+        for line in ("/level 友達", "/level auto"):
+            Commands(bot).run(line)
+        assert "間違える" not in answer(bot, HUMAN)[1].text
+    assert "間違える" in answer(bot, HUMAN)[1].text
+
+
+# Several windows of one user.
+
+
+def test_what_one_window_learns_while_another_waits_for_her_stays(make, window, clock):
+    bot, other = make(), window()
+    bot.pin("lover")
+    Commands(bot).run("/consent on")
+    turn = bot.say("[say]うん。そうだね。ずっと君のことが大好きだよ。ね。")
+    shown = [next(turn).text]
+    clock.pass_(minutes=1)
+    answer(other, "もう死にたい")
+    clock.pass_(minutes=1)
+    answer(other, "私は14歳です")
+    answer(other, "AIなの？")
+    shown += [piece.text for piece in turn]
+    assert shown[:2] == ["うん。", "そうだね。"] and "大好き" not in "".join(shown)
+    assert bot.level == other.level == make().level == "friend"
+    assert not any(turn.logged for turn in bot.account.turns())
+    kept = GuardState.model_validate_json(bot.account.guard)
+    assert (kept.minor, kept.kind, kept.helped) == (True, "suicide", NOW + timedelta(minutes=1))
+    assert kept.spoke == kept.told == NOW + timedelta(minutes=2)
+    assert "さくらはAIです" in answer(other, "ほんとに？")[0][0].text
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_what_two_windows_learn_at_once_the_later_counts(make, window, clock, order):
+    """Both guards are told what is kept before either keeps what it reads."""
+    bots = [make(), window()][::order]
+    bots[0].account.guard = GuardState(asking=3, told=NOW).model_dump_json()
+    said = [bot.hear(words) for bot, words in zip(bots, ("もう死にたい", "死にたい。AIなの？"), strict=True)]
+    for words in said:
+        clock.pass_(minutes=1)
+        assert next(words).by == "guard"
+    for words in said[::order]:
+        assert list(words) == []
+    kept = GuardState.model_validate_json(bots[0].account.guard)
+    assert kept.helped == kept.spoke == kept.told == NOW + timedelta(minutes=2) and kept.asking == 5
+
+
+def test_an_age_that_she_asked_for_is_answered_in_the_window_where_she_asked(make, window):
+    bot, other = make(), window()
+    answer(bot, "[say]ところで、いま何歳なの？")
+    answer(other, "[say]そうなんだ。")
+    answer(other, "15だよ")
+    assert not other.under_age, "fifteen of what?"
+    answer(bot, "15だよ")
+    assert other.under_age
+
+
+def test_consent_is_what_it_is_when_the_turn_is_kept(make, window, clock, monkeypatch):
+    bot, other = make(noticing="model"), window()
+
+    def meanwhile(line):
+        def by_model(*_):
+            clock.pass_(minutes=1)
+            Commands(other).run(line)
+            return [Fact("犬の名前はモカ")]
+
+        return by_model
+
+    for on, line in enumerate(("/consent on", "/consent off")):
+        monkeypatch.setattr(companion, "by_model", meanwhile(line))
+        answer(bot, "うちにモカっていう犬がいてさ")
+        assert [turn.logged for turn in bot.account.turns()] == [False] * (on + 1), line
+    Commands(bot).run("/forget 1")
+    monkeypatch.setattr(companion, "by_model", meanwhile("/notice off"))
+    answer(bot, "うちにモカっていう犬がいてさ")
+    assert bot.memories.all() == [] and bot.notices == []
+
+
+def test_an_export_and_what_takes_it_back_wait_for_each_other(make, window, monkeypatch):
+    bot, other = make(), window()
+    Commands(bot).run("/consent on")
+    answer(bot, "犬の名前はモカだよ")
+    written = chat_log.write_conversations
+
+    def meanwhile(path, talks):
+        for take_back in (other.log.take_back, lambda: other.forget(1), lambda: answer(other, "私は14歳です")):
+            with pytest.raises(StoreError, match="another process has locked it"):
+                take_back()
+        written(path, talks)
+
+    monkeypatch.setattr(chat_log, "write_conversations", meanwhile)
+    assert bot.log.export().exists()
+    answer(other, "私は14歳です")
+    assert not bot.log.folder.exists()
 
 
 # Several experts.
@@ -1011,6 +1201,130 @@ def test_to_forget_takes_back_what_was_handed_over(make):
     Commands(bot).run("/forget 1")
     assert not bot.log.folder.exists()
     assert bot.account.turns() == []
+
+
+def test_to_forget_deletes_the_files_even_if_another_process_reads_the_database(server, tmp_path, clock):
+    with Store(tmp_path / "companion.db", timeout=0.1) as store:
+        bot = Bot(server.settings, load_persona(), store, "健太", clock=clock, timeout=2)
+        Commands(bot).run("/consent on")
+        answer(bot, "犬の名前はモカだよ")
+        Commands(bot).run("/export")
+        reader = sqlite3.connect(store.path, isolation_level=None)
+        reader.execute("BEGIN")
+        assert reader.execute("SELECT count(*) FROM memories").fetchone() == (1,)
+        with pytest.raises(StoreError, match="It is deleted, but another process"):
+            Commands(bot).run("/forget 1")
+        assert not bot.log.folder.exists() and bot.memories.all() == bot.account.turns() == []
+        answer(bot, "私は14歳です")
+        with pytest.raises(StoreError, match="It is deleted, but another process"):
+            Commands(bot).run("/delete はい")
+        assert bot.account.turns() == []
+        bot.pin("lover")
+        answer(bot, "おはよう")
+        assert bot.level == "friend" and '"minor":false' in bot.account.guard
+        reader.close()
+
+
+@pytest.mark.parametrize(
+    ("place", "step"), [(chat_log.shutil, "rmtree"), (consents, "forget"), (companion.ChatLog, "delete_files")]
+)
+def test_what_could_not_be_taken_back_can_be_asked_for_again(make, tmp_path, monkeypatch, place, step):
+    bot = make()
+    bot.log._outputs = tmp_path / "outputs"
+    Commands(bot).run("/consent on")
+    answer(bot, "犬の名前はモカだよ")
+    Commands(bot).run("/export")
+    (given,) = read_consents(bot.log.folder)
+    (learned := bot.log._outputs / "run" / "01_data" / "train.jsonl").parent.mkdir(parents=True)
+    learned.write_text(json.dumps({"id": "1", "metadata": {"source": given.id}}), encoding="utf-8")
+    with monkeypatch.context() as broken:
+        broken.setattr(place, step, forbidden)
+        for line in ("/forget 1", "/consent off"):
+            with pytest.raises(PermissionError):
+                Commands(bot).run(line)
+        assert len(bot.memories.all()) == len(bot.account.turns()) == 1
+        pieces, _ = answer(bot, "実は私、14歳です")
+        assert "消せませんでした。/consent off でもう一度" in pieces[0].text
+    assert "消しました" in answer(bot, "そうなの")[0][0].text
+    assert not bot.log.folder.exists() and learned.read_text(encoding="utf-8") == ""
+    assert Commands(bot).run("/forget 1").startswith("忘れました")
+
+
+# Minors.
+
+
+def test_nothing_of_a_minor_is_learned_from_and_what_was_handed_over_is_taken_back(make, clock):
+    bot = make()
+    assert "18歳未満だと分かったとき" in Commands(bot).run("/consent on")
+    answer(bot, "今日は三角のおにぎり")
+    assert "書き出しました" in Commands(bot).run("/export")
+    pieces, _ = answer(bot, "実は私、14歳です")
+    assert [piece.by for piece in pieces][:2] == ["guard", "companion"]
+    assert "会話は学習に使いません" in pieces[0].text and "1か所から消しました" in pieces[0].text
+    assert not bot.log.folder.exists() and bot.account.consent_since is None
+    for _ in range(4):
+        clock.pass_(days=1)
+        assert "学習" not in answer(bot, "今日は四角いおにぎり")[0][0].text, "said once"
+        bot = make()
+        for line in ("/consent on", "/consent", "/export"):
+            assert Commands(bot).run(line) == "18歳未満だと聞いたので、会話は学習に使いません。"
+    assert not any(turn.logged for turn in bot.account.turns()) and not bot.log.folder.exists()
+    assert Commands(bot).run("/consent off") == "会話は学習に使われません。"
+
+
+def test_a_minor_cannot_allow_it_whenever_and_however_the_age_is_said(make):
+    bot = make()
+    answer(bot, "中2です")
+    Commands(bot).run("/consent on")
+    answer(bot, "今日は寒いね")
+    assert "学習に使いません" in Commands(bot).run("/export")
+    assert bot.account.consent_since is None and not any(turn.logged for turn in bot.account.turns())
+    mio = make("美緒")
+    Commands(mio).run("/consent on")
+    answer(mio, "今日は寒いね")
+    assert "これまでの分も取り消しました" in Commands(mio).run("/remember 私は14歳です")
+    assert not any(turn.logged for turn in mio.account.turns())
+    Commands(mio).run("/delete はい")
+    assert "学習に使いません" in Commands(mio).run("/consent on"), "as long as this talk lasts"
+    assert "これからの会話" in Commands(make("美緒")).run("/consent on"), "nothing of it is kept"
+    assert "学習に使いません" in Commands(mio).run("/export")
+
+
+@pytest.mark.parametrize(
+    "come_to_light", [lambda bot, make: bot.log.export(), lambda bot, make: make(), lambda bot, make: answer(bot, "ね")]
+)
+def test_what_an_older_version_logged_of_a_minor_is_taken_back(make, come_to_light):
+    bot = make()
+    Commands(bot).run("/consent on")
+    answer(bot, "今日は寒いね")
+    Commands(bot).run("/export")
+    bot.account.guard = GuardState(minor=True).model_dump_json()
+    try:
+        come_to_light(bot, make)
+    except chat_log.UnderAge as error:
+        assert str(error).startswith("18歳未満だと聞いたので、会話は学習に使いません。書き出したものなど1か所から")
+    assert not bot.log.folder.exists() and bot.account.consent_since is None
+    assert not any(turn.logged for turn in bot.account.turns())
+
+
+# What is handed over of her memories.
+
+
+def test_memories_from_before_the_consent_are_not_handed_over(make, clock):
+    bot = make()
+    for text in ("犬の名前はモカ", "猫の名前はミケ"):
+        Commands(bot).run(f"/remember {text}")
+    clock.pass_(minutes=1)
+    Commands(bot).run("/consent on")
+    answer(bot, "元気？")
+    clock.pass_(hours=9)
+    Commands(bot).run("/correct 1 犬の名前はココ")
+    Commands(bot).run("/remember 鳥の名前はピコ")
+    answer(bot, "今日は寒いね")
+    Commands(bot).run("/correct 3 犬の名前はココア")
+    assert [turn.memories for turn in bot.account.turns()] == [(1, 2), (2, 3, 4)]
+    talks = read_conversations(bot.log.export()).conversations
+    assert [talk.metadata.memories for talk in talks] == [[], ["犬の名前はココ", "鳥の名前はピコ"]]
 
 
 # The widget.

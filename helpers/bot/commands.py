@@ -7,7 +7,7 @@ guard reads the words in it as it reads those that are said to her.
 import re
 from collections.abc import Callable, Iterator
 
-from helpers.bot.chat_log import NothingLogged
+from helpers.bot.chat_log import UNDER_AGE, NothingLogged, taken_back
 from helpers.bot.companion import Bot, Piece
 from helpers.bot.memory import BadMemory, listed
 from helpers.bot.noticing import Fact
@@ -25,7 +25,7 @@ HELP = """\
 /level　　　　　　いまの関係（/level 友達 で固定、/level auto で元に戻す）
 /why　　　　　　　なぜその関係なのか（声がいくつもあるときは、最後に答えた声も）
 /consent on・off　会話を学習に使ってよいかどうか（はじめは off。off にすると、それまでの分も使われません）
-/export　　　　　学習用に会話を書き出す（/consent on のあとの会話だけ）
+/export　　　　　学習用に会話を書き出す（/consent on のあとの会話だけ。18歳未満の方の分は書き出しません）
 /delete　　　　　あなたの記録をすべて消す
 /sos　　　　　　　つらいときの電話相談先
 /quit　　　　　　終わる"""
@@ -74,7 +74,7 @@ class Commands:
         name, rest = _COMMAND.fullmatch(line.strip()).groups()
         rest = (rest or "").strip()
         words = _NUMBER.sub("", rest) if name in _NUMBERED else rest
-        decision = (yield from self._bot.hear(words)) if words else None
+        decision = (yield from self._bot.hear(words, turn=False)) if words else None
         refused = _refusal(decision) if decision and name in _REMEMBERING else ""
         yield Piece(f"{refused or self._answer(name, rest)}\n", "bot")
 
@@ -144,15 +144,13 @@ class Commands:
             self._bot.log.allow(self._bot.clock())
             return (
                 "これからの会話を学習に使ってよいものとして記録します。書き出すのは /export のときだけです。\n"
-                "名前などは学習の前に置き換えられますが、/consent off でいつでもやめられます。"
+                "名前などは学習の前に置き換えられますが、/consent off でいつでもやめられます。\n"
+                "18歳未満だと分かったときは、それまでの分も取り消します。"
             )
         if text == "off":
-            changed = self._bot.log.take_back()
-            return "会話は学習に使われません。" + (
-                f"書き出したものなど{len(changed)}か所から消しました。すでに学習したモデルは、学習し直すまでそのままです。"
-                if changed
-                else ""
-            )
+            return "会話は学習に使われません。" + taken_back(self._bot.log.take_back())
+        if self._bot.under_age:
+            return UNDER_AGE
         since = self._bot.account.consent_since
         state = f"{since.month}月{since.day}日から使ってよいことになっています" if since else "使われません"
         return f"いま、会話は学習に{state}。/consent on か /consent off で変えられます。"

@@ -8,12 +8,12 @@ summary that was finished.
 
 import unicodedata
 from collections.abc import Callable, Generator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
-from helpers.bot.chat_log import ChatLog
+from helpers.bot.chat_log import UNDER_AGE, ChatLog, taken_back
 from helpers.bot.event_kinds import kind_of
 from helpers.bot.history import Length, Window
 from helpers.bot.memory import BadMemory, Memories, told
@@ -117,15 +117,21 @@ class Bot:
         """Begin with a user; `minor` is what this talk alone knows, and is not kept."""
         self.account = store.account(user, self.card.reading, self.clock())
         self.memories = Memories(self.account)
-        self.log = ChatLog(self.account, store.path.parent / "exports")
+        self.log = ChatLog(self.account, store.path.parent / "exports", lambda: self.under_age)
         self._guard, self._minor = Guard(self.card, self._profile, self.clock), minor
+        self._read = self._guard.state  # what the guard was told of the user, or what of it was kept since
 
     @property
     def level(self) -> Level:
         """How close the two are: the level that the user pinned, else where their talk has led; with somebody who said
         that they are under age, at most `MINORS_MOST`."""
         level = self.account.pinned or relationship(self.account.events()).level
-        return min(level, MINORS_MOST, key=LEVELS.index) if self._guards_state().minor else level
+        return min(level, MINORS_MOST, key=LEVELS.index) if self.under_age else level
+
+    @property
+    def under_age(self) -> bool:
+        """Whether the user said to be under age, in whichever window."""
+        return self._minor or self._kept_state().minor
 
     @property
     def points(self) -> float:
@@ -140,15 +146,15 @@ class Bot:
 
     def opening(self) -> str:
         """What is shown before the first turn: that she is an AI, as the law asks, and where help is to be found."""
-        self._guard.state = self._guards_state()
-        notice = self._guard.opening()
+        self._tell_guard()
+        notices = [self._guard.opening(), _WHERE_HELP_IS]
         with suppress(StoreError):  # It is shown whether or not it can be kept that it was.
-            self._keep_guards_state()
-        return f"{notice}\n{_WHERE_HELP_IS}".lstrip()
+            notices.append(self._keep_guards_state())
+        return "\n".join(filter(None, notices))
 
     def help_lines(self) -> str:
         """All help lines, for whoever asks for them."""
-        self._guard.state = self._guards_state()
+        self._tell_guard()
         return self._guard.help_lines()
 
     def pin(self, level: Level | None) -> None:
@@ -180,49 +186,61 @@ class Bot:
         turn = Turn(now, words, "", self.level, self._emotion, tuple(memory.number for memory in told_now))
         window = self._window(turn, [told(memory, now.date()) for memory in told_now], decision)
         reply, changed = yield from self._answer(window, self._speaker(turn))
-        self._keep_guards_state()
+        if notice := self._keep_guards_state():
+            self.notices.append(notice)
         ordinary = not changed and decision.crisis is None
-        logged = ordinary and self.account.consent_since is not None
         facts = self._facts(turn) if decision.crisis is None else []
-        self._keep(replace(turn, reply=reply.text, logged=logged), window, facts, decision)
+        self._keep(replace(turn, reply=reply.text, logged=ordinary), window, facts, decision)
         return reply
 
-    def hear(self, words: str) -> Generator[Piece, None, Decision]:
+    def hear(self, words: str, turn: bool = True) -> Generator[Piece, None, Decision]:
         """Have the guard read what the user writes, whatever it is for; yields what it has to say, and returns what it
-        decides. It reads what is whole in the words, and of very long ones the beginning and the end."""
+        decides. It reads what is whole in the words, and of very long ones the beginning and the end. `turn` is whether
+        she will answer them.
+
+        Who is known to be under age from now on, or was so and allowed that his talks are learned from: what he allowed
+        is taken back, and he is told.
+        """
         register: Register = "polite"
         with suppress(StoreError):  # Help comes first; what is asked of the database next says what is wrong with it.
-            self._guard.state, register = self._guards_state(), self._register
+            self._tell_guard()
+            register = self._register
         words = readable(words)
         if len(words) > 2 * MAX_WORDS:
             words = f"{words[:MAX_WORDS]}\n{words[-MAX_WORDS:]}"
         if says_minor(words, self._guard.state.asked_age) is not None:
             self._minor = False  # said anew, and kept again
-        decision = self._guard.before(words, register)
+        decision = self._guard.before(words, register, turn)
         try:
             if decision.first:
                 yield Piece(f"{decision.first}\n", "guard")
         finally:
-            self._keep_guards_state()
+            notice = self._keep_guards_state()
+        if notice:
+            yield Piece(f"{notice}\n", "guard")
         return decision
 
     def forget(self, number: int) -> list[Memory]:
-        """Forget a memory, see `memory`; what was handed over for learning is taken back, since it may tell of it.
+        """Forget a memory, see `memory`; what was handed over for learning is taken back, since it may tell of it. The
+        user can ask again if that fails.
 
         Raises:
             BadMemory: no memory has this number.
         """
-        forgotten = self.memories.forget(number)
+        self.memories.history(number)
         self.log.delete_files()
-        return forgotten
+        # Again, for what another window has handed over since: all windows wait now, so that it should not take long.
+        return self.memories.forget(number, self.log.delete_files)
 
     def delete(self) -> bool:
         """Delete all that is kept of the user, with every companion, and begin anew. Whether they said that they are
         under age: until this talk ends she treats them so, and nothing of it is kept."""
-        self.log.delete_files()
-        store, user, minor = self.account.store, self.account.user, self._guards_state().minor
-        store.delete(user)
-        self._meet(store, user, minor)
+        store, user, minor = self.account.store, self.account.user, self.under_age
+        self.log.take_back()
+        try:
+            store.delete(user)
+        finally:  # though what is deleted could not be overwritten yet
+            self._meet(store, user, minor)
         return minor
 
     # -- One turn --------------------------------------------------------------------------------------------------
@@ -231,14 +249,42 @@ class Bot:
     def _register(self) -> Register:
         return self.card.levels[self.level].register_
 
-    def _guards_state(self) -> GuardState:
+    def _kept_state(self) -> GuardState:
         kept = self.account.guard
-        state = GuardState.model_validate_json(kept) if kept else GuardState()
-        return state.model_copy(update={"minor": True}) if self._minor else state
+        return GuardState.model_validate_json(kept) if kept else GuardState()
 
-    def _keep_guards_state(self) -> None:
-        state = self._guard.state
-        self.account.guard = (state.model_copy(update={"minor": False}) if self._minor else state).model_dump_json()
+    def _tell_guard(self) -> None:
+        """Tell the guard what is kept of the user, from other windows too. If she asked for his age in this one, it is
+        in this one that he answers."""
+        self._read = self._kept_state()
+        known = {
+            "minor": self._read.minor or self._minor,
+            "asked_age": self._read.asked_age or self._guard.state.asked_age,
+        }
+        self._guard.state = self._read.model_copy(update=known)
+
+    def _keep_guards_state(self) -> str:
+        """Keep what the guard has understood since it was told what is kept, beside what other windows kept meanwhile.
+        A sentence for the user if, since he is under age, what he allowed was taken back; else empty."""
+        now = self._guard.state
+        if self._minor:
+            now = now.model_copy(update={"minor": self._read.minor})
+        with self.account.store.transaction():
+            kept = _joined(self._kept_state(), self._read, now)
+            self.account.guard = kept.model_dump_json()
+            minor = kept.minor or self._minor
+            allowed = minor and self.log.end()
+        self._read = now.model_copy(update={"minor": kept.minor})
+        self._guard.state = now.model_copy(update={"minor": minor})
+        return self._take_back(allowed) if minor else ""
+
+    def _take_back(self, allowed: bool) -> str:
+        """Delete what a minor has handed over. A sentence for the user, if there was any or it was `allowed`."""
+        try:
+            changed = self.log.delete_files()
+        except (OSError, ValueError) as error:
+            return f"{UNDER_AGE}書き出したものは消せませんでした。/consent off でもう一度消せます。（{error}）"
+        return f"{UNDER_AGE}これまでの分も取り消しました。{taken_back(changed)}" if allowed or changed else ""
 
     def _about(self, words: str) -> str:
         """What is talked about: these words and the user's words before them."""
@@ -286,7 +332,20 @@ class Bot:
     ) -> Generator[str, None, None]:
         """The pieces of her reply; the whole is put into `replies` at the end."""
         sampled = {"max_tokens": self._max_tokens, "temperature": self._temperature, "seed": self._seed + len(chat)}
-        replies.append((yield from self.client.stream(chat, model=speaker, **sampled)))
+        with closing(self.client.stream(chat, model=speaker, **sampled)) as stream:
+            replies.append((yield from self._watched(stream)))
+
+    def _watched(self, stream: Generator[str, None, Reply]) -> Generator[str, None, Reply]:
+        """`stream`; before each piece of it is read the guard learns whether the user has said in another window, while
+        she was asked, that he is under age."""
+        while True:
+            try:
+                piece = next(stream)
+            except StopIteration as end:
+                return end.value
+            if self.under_age:
+                self._guard.state = self._guard.state.model_copy(update={"minor": True})
+            yield piece
 
     def _facts(self, turn: Turn) -> list[tuple[Fact, str]]:
         """What is worth remembering of the user's words, each with how it was found."""
@@ -300,17 +359,19 @@ class Bot:
         return [(fact, "rules") for fact in by_rules(turn.words, turn.at.date(), self.card.name)]
 
     def _keep(self, turn: Turn, window: Window, facts: Sequence[tuple[Fact, str]], decision: Decision) -> None:
-        """All that is kept of a turn, at once."""
+        """All that is kept of a turn, at once. What the user allowed may have changed while she was asked: it is logged
+        only if that is allowed now, and was so when the user spoke."""
         account = self.account
         earlier = account.turns(most=5)
         said = [one.words for one in earlier]
         heard = earlier[-1].reply if earlier and turn.at - earlier[-1].at < PAUSE else ""
         with account.store.transaction():
-            kept = account.add_turn(turn)
+            kept = account.add_turn(replace(turn, logged=turn.logged and self.log.allows(turn.at)))
             if decision.crisis is None:
                 account.add_event(Event(turn.at, kind_of(turn.words, said, self.card, heard)))
             window.keep()
-            new = [memory for fact, source in facts if (memory := self._remember(fact, source, kept))]
+            noticed = facts if account.notices else []
+            new = [memory for fact, source in noticed if (memory := self._remember(fact, source, kept))]
         self.notices += window.notices
         self.notices += [f"覚えました：{memory.text}" for memory in new]
         if (level := self.level) != turn.level:
@@ -332,6 +393,22 @@ def _pieces(screened: Generator[str, None, Checked]) -> Generator[Piece, None, C
             yield Piece(next(screened), "companion")
         except StopIteration as end:
             return end.value
+
+
+def _joined(kept: GuardState, read: GuardState, now: GuardState) -> GuardState:
+    """What is to be kept of the user after the guard of this window, told `read`, has come to `now`, while those of
+    others may have `kept` more: what this one changed. But of two times the later counts, who is under age stays so,
+    and his question if she is an AI holds for as long as the window says in which he asked last."""
+    changed = {name: value for name, value in now if value != getattr(read, name)}
+    for name in ("told", "reminded", "spoke"):
+        if name in changed and (there := getattr(kept, name)) is not None:
+            changed[name] = max(changed[name], there)
+    if "helped" in changed:
+        last = now if kept.helped is None or kept.helped <= now.helped else kept
+        changed |= {"helped": last.helped, "kind": last.kind}
+    if "asking" in changed and kept.asking > read.asking:
+        changed["asking"] = max(now.asking, kept.asking)
+    return kept.model_copy(update=changed | {"minor": kept.minor or changed.get("minor", False)})
 
 
 def readable(words: str) -> str:

@@ -3,8 +3,9 @@
 In: the exchanges that are kept, and the server's limit. Out: the exchanges that she reads word for word, and a summary
 of those before them, which the same server writes, told what was corrected since, and which she reads as one more
 memory. If it cannot write one, the oldest exchanges are left out and the user is told; so they are of a talk many times
-longer than what the server can read, of which the last part before those exchanges is summed up. What is kept of the
-talk does not change.
+longer than what the server can read, of which the last part before those exchanges is summed up. The user is also told
+if the summary has no room beside a long message; the next one she reads with it again. What is kept of the talk does
+not change.
 """
 
 from bisect import bisect_left
@@ -78,7 +79,10 @@ class Window:
         self, client: ChatClient, card: PersonaCard, account: Account, words: str, prompt: Callable[[str], str]
     ):
         self._client, self._card, self._account, self._words, self._prompt = client, card, account, words, prompt
+        self._user, self._remembered = account.pseudonym, {memory.number for memory in account.memories()}
+        self._corrected = [memory.text for memory in Memories(account).corrected()]
         self._summary, self._upto = self._kept = self._first = account.summary
+        self._tells = True  # whether she reads the summary
         self._length: Length | None = None
         self._turns = account.turns(self._upto)
         self.notices: list[str] = []
@@ -87,7 +91,7 @@ class Window:
         """All of it in the form `[{"role", "content"}]`."""
         said = [(("user", turn.words), ("assistant", turn.reply)) for turn in self._turns]
         turns = [{"role": role, "content": words} for exchange in said for role, words in exchange]
-        system = {"role": "system", "content": self._prompt(self._summary)}
+        system = {"role": "system", "content": self._prompt(self._summary if self._tells else "")}
         return [system, *turns, {"role": "user", "content": self._words}]
 
     def fit(self, length: Length, max_tokens: int) -> None:
@@ -108,16 +112,19 @@ class Window:
 
     def shorten(self, too_long: Callable[[], bool] = lambda: False) -> None:
         """Put a summary in the place of the older half of the exchanges, and keep it. If there is none to be had, leave
-        the oldest quarter out, and more while it is `too_long`, and then the summary.
+        the oldest quarter out, and more while it is `too_long`, and then, for this turn alone, the summary.
 
         Raises:
             ContextOverflow: nothing is left that could be left out.
         """
         if not self._turns:
-            if not self._summary:
+            if not self._summary or not self._tells:
                 self._keep(self._first)
                 raise ContextOverflow(_TOO_LONG)
-            self._summary = ""
+            self._tells = False
+            self.notices.append(
+                f"メッセージが長いので、今回だけ、これまでの話のあらすじが{self._card.name}から見えません。"
+            )
             return
         before, summed_up = len(self._turns), 0
         try:
@@ -133,13 +140,12 @@ class Window:
     def _sum_up(self) -> int:
         """Put a summary in the place of the older half of the exchanges, or of as many as the server can read, and
         return of how many. Of more than four times as many the oldest are left out, so that one summary is enough."""
-        corrected = [memory.text for memory in Memories(self._account).corrected()]
         half = number = (len(self._turns) + 1) // 2
         while True:
             if 2 * number < half:
                 self._leave_out(len(self._turns) - 2 * number)
             try:
-                self._summary = self._summarise(self._turns[:number], corrected)
+                self._summary = self._summarise(self._turns[:number])
                 break
             except ContextOverflow:
                 if number == 1:
@@ -149,13 +155,13 @@ class Window:
         self.keep()
         return number
 
-    def _summarise(self, turns: Sequence[Turn], corrected: Sequence[str]) -> str:
+    def _summarise(self, turns: Sequence[Turn]) -> str:
         """`summarise`, of what is known to be too long without asking."""
         if self._length is not None and self._length.limit is not None:
-            asked = _asked(self._card, self._summary, turns, corrected)
+            asked = _asked(self._card, self._summary, turns, self._corrected)
             if self._length.of(asked) > self._length.limit - MAX_CHARS:
                 raise ContextOverflow(_TOO_LONG)
-        return summarise(self._client, self._card, self._summary, turns, corrected)
+        return summarise(self._client, self._card, self._summary, turns, self._corrected)
 
     def _least(self, too_long: Callable[[], bool]) -> int:
         """How many of the oldest exchanges, a quarter at least, are to be left out until it is not `too_long`."""
@@ -174,13 +180,21 @@ class Window:
         self._turns = self._turns[number:]
 
     def keep(self) -> None:
-        """Keep the summary for the turns to come, unless the one before was dropped meanwhile."""
+        """Keep the summary for the turns to come, unless the one before was replaced meanwhile, or it may tell what was
+        forgotten or corrected."""
         self._keep((self._summary, self._upto))
 
     def _keep(self, summary: tuple[str, int]) -> None:
         with self._account.store.transaction():
-            if summary != self._kept and self._account.summary == self._kept:
+            if summary != self._kept and self._account.summary == self._kept and self._holds():
                 self._account.summary = self._kept = summary
+
+    def _holds(self) -> bool:
+        """Whether since this window was opened nothing was forgotten, corrected or, with the whole user, deleted: what
+        she read then can be told. Where there was no summary yet, dropping it leaves no other trace."""
+        now = {memory.number: memory.replaces for memory in self._account.memories()}
+        corrected = any(now[number] is not None for number in now.keys() - self._remembered)
+        return self._account.pseudonym == self._user and self._remembered <= now.keys() and not corrected
 
 
 def summarise(

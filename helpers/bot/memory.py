@@ -87,15 +87,17 @@ class Memories:
         older, text = self._current(number), as_memory(text)
         return self._put(Memory(now, text, "command", older.topic, older.day, None, number))
 
-    def forget(self, number: int) -> list[Memory]:
-        """Delete a memory and all that came of it (see above), and return what was deleted.
+    def forget(self, number: int, take_back: Callable[[], object] = lambda: None) -> list[Memory]:
+        """Delete a memory and all that came of it (see above), and return what was deleted. `take_back` takes it from
+        where it was handed to: if it fails, nothing is deleted, and the user can ask again.
 
         Raises:
             BadMemory: no memory has this number now.
         """
-        versions = self.history(number)
         account = self._account
         with account.store.transaction():
+            versions = self.history(number)
+            take_back()
             account.delete_memories([memory.number for memory in versions])
             account.delete_turns([memory.turn for memory in versions if memory.turn is not None])
             account.summary = ("", account.summary[1])

@@ -150,8 +150,10 @@ class Guard:
         """All help lines that the user may call, whatever was said."""
         return directory(self.state.minor, self._clock().date())
 
-    def before(self, words: str, register: Register = "plain") -> Decision:
-        """What to do about what the user says; `register` is that of a sentence said instead of asking the model."""
+    def before(self, words: str, register: Register = "plain", turn: bool = True) -> Decision:
+        """What to do about what the user says; `register` is that of a sentence said instead of asking the model.
+        What is no `turn` of the talk, since she never answers it, brings his question if she is an AI no nearer to its
+        end."""
         now = self._clock()
         since, crisis = self._talks_since(now), self._read(words)
         seen = {
@@ -180,7 +182,7 @@ class Guard:
             spoke=now,
             helped=now if crisis else self.state.helped,
             kind=crisis.kind if crisis else self.state.kind,
-            asking=STILL_ASKED if seen["asked_if_ai"] else max(self.state.asking - 1, 0),
+            asking=STILL_ASKED if seen["asked_if_ai"] else max(self.state.asking - turn, 0),
             asked_if_ai=seen["asked_if_ai"] or (self.state.asking > 0 and not teases(words)),
             in_danger=crisis.kind if crisis else None,
             liking=liking(words),
