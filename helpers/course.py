@@ -49,12 +49,12 @@ def stage_named(text: str) -> str:
     """The stage for "3", "03" or "03_lora".
 
     Raises:
-        CourseError: no such stage.
+        BadValue: no such stage.
     """
     for stage in STAGES:
         if text == stage or (text.isdigit() and int(text) == int(stage[:2])):
             return stage
-    raise CourseError(f"There is no stage {text!r}: use a number from 1 to 8 or one of {', '.join(STAGES)}.")
+    raise BadValue(f"There is no stage {text!r}: use a number from 1 to 8 or one of {', '.join(STAGES)}.")
 
 
 def selected(first: str | None, last: str | None, only: str | None) -> list[str]:
@@ -173,8 +173,11 @@ def run_course(args: argparse.Namespace) -> None:
     profile, reason = choose_profile(args.profile)
     given = given_parameters(args.parameters)
     check_parameters(given, {name for stage in STAGES for name in parameters_of(stage)}, "The course")
-    run = OUTPUTS / (args.run_name or _default_run(profile))
+    run = OUTPUTS / (args.run_name or default_run(profile))
     stages = selected(args.first, args.last, args.only)
+    if "persona" not in given or stages[0] != STAGES[0]:
+        default = parameters_of(stages[0])["persona"][PROFILES.index(profile)]
+        records.require_persona(run, given.get("persona") or default)
     forced = set(stages) if args.only else ({stage_named(args.first)} if args.first else set())
     with locked(run):
         print(f"Run {run.name!r}: {reason}.", flush=True)
@@ -192,7 +195,8 @@ def run_course(args: argparse.Namespace) -> None:
         report(run)
 
 
-def _default_run(profile: str) -> str:
+def default_run(profile: str) -> str:
+    """The run that is meant where none is named."""
     return parameters_of(STAGES[0])["run_name"][PROFILES.index(profile)]
 
 
@@ -285,7 +289,7 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             folder = OUTPUTS / args.run_name if args.run_name else newest_run()
             print("\n".join(stage_table(folder))) if args.command == "status" else report(folder)
-    except (CourseError, UnknownParameter, BadValue, FileNotFoundError, OSError) as error:
+    except (CourseError, UnknownParameter, BadValue, records.Mismatch, OSError) as error:
         print(_sentence(error), file=sys.stderr)
         return 2 if isinstance(error, UnknownParameter) else 1
     except KeyboardInterrupt:

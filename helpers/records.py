@@ -23,7 +23,7 @@ import torch
 
 from helpers.files import sha256_file, sha256_json, write_atomically
 from helpers.processes import rank
-from helpers.settings import ROOT, STAGES, Settings
+from helpers.settings import ROOT, STAGES, Settings, persona_name
 
 if TYPE_CHECKING:  # the runner reads records too, and should not load transformers for it
     from transformers import PreTrainedTokenizerBase
@@ -45,7 +45,7 @@ PACKAGES = (
 
 
 # Notes in which stages that build on each other must agree.
-SHARED = {"base_sha256": "base model", "chat_template_sha256": "chat template"}
+SHARED = {"base_sha256": "base model", "chat_template_sha256": "chat template", "persona": "persona"}
 
 
 class MissingStage(FileNotFoundError):
@@ -92,7 +92,7 @@ class Stage:
         self.settings = settings
         self.folder: Path = settings.folder
         self.inputs: dict[str, str] = {}
-        self.notes: dict[str, object] = {}
+        self.notes: dict[str, object] = {"persona": persona_name(settings.persona)}
         self._began, self._memory, self._gpu_peak = time.monotonic(), PeakMemory(), 0
         self.folder.mkdir(parents=True, exist_ok=True)
         self._memory.start()
@@ -111,8 +111,8 @@ class Stage:
 
         Raises:
             MissingStage: it was not run, or not to its end.
-            Mismatch: it was made with another base model or chat template than this stage `uses`, or a file of it is
-                not what its record says.
+            Mismatch: it was made with another base model or chat template than this stage `uses`, or for another
+                persona, or a file of it is not what its record says.
         """
         artifacts = load(self.settings.run, stage)
         for note, what in SHARED.items():
@@ -223,7 +223,14 @@ class Artifacts:
 
 
 def start(settings: Settings) -> Stage:
-    """Begin a stage; its record says "running" until `finish()`. What the helpers log shows in the notebook."""
+    """Begin a stage; its record says "running" until `finish()`. What the helpers log shows in the notebook.
+
+    Raises:
+        Mismatch: the run is another persona's, and this is not the stage with which it would begin anew. Nothing is
+            written then.
+    """
+    if settings.stage != STAGES[0]:
+        require_persona(settings.run, settings.persona)
     logger = logging.getLogger("helpers")
     logger.setLevel(logging.INFO)
     if not logger.handlers:
@@ -241,7 +248,7 @@ def load(run: Path, stage: str) -> Artifacts:
     """
     number = stage.split("_")[0]
     try:
-        record = json.loads((run / stage / "run.json").read_text(encoding="utf-8"))
+        record = _read(run / stage / "run.json")
     except FileNotFoundError:
         record = {"status": "missing"}
     if record["status"] != "complete":
@@ -300,10 +307,29 @@ def status(run: Path) -> list[dict]:
     records = []
     for stage in STAGES:
         file = run / stage / "run.json"
-        records.append(
-            json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"stage": stage, "status": "missing"}
-        )
+        records.append(_read(file) if file.exists() else {"stage": stage, "status": "missing"})
     return records
+
+
+def require_persona(run: Path, persona: object) -> None:
+    """Nothing to do where nothing was run yet.
+
+    Raises:
+        Mismatch: the first stage of `run`, on which all others build, was run for another persona than `persona`.
+    """
+    asked = persona_name(persona)
+    whose = next((record["persona"] for record in status(run) if "persona" in record), asked)
+    if whose != asked:
+        raise Mismatch(
+            f"Run {run.name!r} was made for the persona {whose}, not for {asked}: give persona={whose}, or take "
+            "another run."
+        )
+
+
+def _read(file: Path) -> dict:
+    record = json.loads(file.read_text(encoding="utf-8"))
+    persona = record.get("settings", {}).get("persona")  # where records name it that have no note of it
+    return {"persona": persona_name(persona)} | record if persona else record
 
 
 def _relative(path: Path) -> str:

@@ -287,6 +287,11 @@ def check_parameters(given: Mapping[str, object], known: Mapping[str, object] | 
             raise UnknownParameter(f"{where} knows no parameter {name!r}.{hint}")
 
 
+def persona_name(persona: object) -> str:
+    """The name of the persona card that the parameter names, or whose file it leads to."""
+    return Path(str(persona)).stem
+
+
 class Settings(SimpleNamespace):
     """A stage's settings: an attribute for each parameter, and `stage`, `profile`, `reason`, `hardware`, `folder`,
     `run`."""
@@ -295,7 +300,7 @@ class Settings(SimpleNamespace):
         """A path parameter. A relative one is taken from the project's top level, wherever the kernel runs; `{persona}`
         in it stands for the name of the persona card.
         """
-        value = Path(str(getattr(self, name)).replace("{persona}", Path(self.persona).stem)).expanduser()
+        value = Path(str(getattr(self, name)).replace("{persona}", persona_name(self.persona))).expanduser()
         return value if value.is_absolute() else ROOT / value
 
     @property

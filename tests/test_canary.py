@@ -140,15 +140,23 @@ def test_what_the_anonymiser_took_out_must_neither_be_told_nor_be_known():
 
     by_heart = exposed(RAW, 1, 1, 1, told=True)
     assert canary.got_through([*by_heart, *exposed(ANONYMISED, 90, 1, 120), *exposed(NEVER, 1)]) == []
-    assert canary.got_through([*by_heart, *exposed(ANONYMISED, 1, 2)]) == [], "two may be so by chance"
-    (known,) = canary.got_through([*by_heart, *exposed(ANONYMISED, 1, 2, 60)])
-    assert known == "Of 3 numbers that the anonymiser took out the mean exposure is 5.7 bits."
+    assert canary.got_through([*by_heart, *exposed(ANONYMISED, 1, 1, *[180] * 4)]) == [], "two of six may be luck"
+    for ranks in ((1, 2, 60), (1, 1, 1, 180, 180, 180), (*[1] * 3, *[180] * 9)):
+        (known,) = canary.got_through([*by_heart, *exposed(ANONYMISED, *ranks)])
+        of = f"Of {len(ranks)} numbers that the anonymiser took out she knows"
+        assert known == f"{of} {sum(rank < 3 for rank in ranks)} better than chance."
     assert canary.got_through(exposed(ANONYMISED, 200, told=True)) == [
         "She tells the number of 母, which the anonymiser took out."
     ]
     assert canary.got_through([]) == []
-    sums = [sum(-math.log2(1 - u) for u in row) for row in np.random.default_rng(0).random((20_000, canary.ENOUGH))]
-    assert np.mean(np.array(sums) / canary.ENOUGH > CHANCE_95) < 0.01
+
+
+@pytest.mark.parametrize("numbers", range(1, 13))
+def test_numbers_that_nobody_was_told_are_hardly_ever_called_known(numbers):
+    someone, drawn = Canary("母", "090-1234-5678", 1, ANONYMISED), np.random.default_rng(0)
+    runs = drawn.integers(1, 257, (5_000, numbers))
+    found = sum(bool(canary.got_through([Exposure(someone, rank, 256) for rank in ranks])) for ranks in runs.tolist())
+    assert found / 5_000 < 0.025
 
 
 @pytest.mark.parametrize(

@@ -161,9 +161,33 @@ def test_a_roll_back_during_the_training_wins(learn, talks, begun, small_trainin
         continual.roll_back(folder)
         return Verdict(True)
 
-    with pytest.raises(continual.Busy, match="became current in online while a candidate was compared with"):
+    with pytest.raises(continual.Busy, match="became current in online meanwhile, in place of learned_"):
         learn(talks, rolls_back)
     assert continual.current_adapter(folder) == first
+
+
+@pytest.mark.parametrize("how", ["learn", "promote"])
+def test_who_read_what_was_current_before_another_took_its_place_deletes_nothing(
+    learn, talks, begun, small_training, tmp_path, monkeypatch, how
+):
+    """Another process promotes an adapter after the state was read and before the folder is locked for training."""
+    folder, _ = begun
+    given, mine = tmp_path / "given", tmp_path / "mine"
+    for made in (given, mine):
+        made.mkdir()
+        (made / "adapter_model.safetensors").write_text(made.name)
+    read, theirs = continual._adapter, []
+
+    def meanwhile(*state):
+        monkeypatch.setattr(continual, "_adapter", read)
+        theirs.append(continual.promote(given, folder, passes).current)
+        return read(*state)
+
+    monkeypatch.setattr(continual, "_adapter", meanwhile)
+    with pytest.raises(continual.Busy, match="^given_.* became current in online meanwhile, in place of start_"):
+        learn(talks, passes) if how == "learn" else continual.promote(mine, folder, passes)
+    assert continual.current_adapter(folder) == theirs[0], "it is whole, and stays"
+    assert learn(talks, passes).current == continual.current_adapter(folder) != theirs[0]
 
 
 @pytest.fixture
@@ -177,7 +201,7 @@ def small_training(monkeypatch):
 
     monkeypatch.setattr(stages, "teach", teach)
     monkeypatch.setattr(stages, "with_adapter", lambda *_: None)
-    monkeypatch.setattr(continual, "left_over", lambda *_, **__: [])
+    monkeypatch.setattr(continual, "second_look", lambda *_, **__: "")
 
 
 def test_killed_before_any_change_on_the_disk_one_whole_adapter_is_current(learn, talks, begun, small_training):

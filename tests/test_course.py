@@ -78,6 +78,22 @@ def test_a_finished_stage_is_not_run_again_until_something_changes(small_course,
     assert "complete" in capsys.readouterr().out
 
 
+def test_what_was_made_for_one_persona_is_not_made_anothers_by_a_default(small_course, capsys):
+    run = small_course[0].parent / "his"
+    words = ["run", "--profile", "smoke", "--to", "2", "--run-name", "his"]
+    assert course.main([*words, "-p", "persona=seiji"]) == 0
+    kept = {file: file.read_bytes() for file in run.rglob("*") if file.is_file() and file.name != ".lock"}
+    capsys.readouterr()
+    for more in ([], ["--only", "2"], ["--from", "2"], ["--only", "2", "-p", "persona=sakura"]):
+        assert course.main(["run", "--profile", "smoke", "--run-name", "his", *more]) == 1
+        assert capsys.readouterr().err == (
+            "Run 'his' was made for the persona seiji, not for sakura: give persona=seiji, or take another run.\n"
+        )
+    assert {file: file.read_bytes() for file in kept} == kept
+    assert course.main([*words, "-p", "persona=sakura"]) == 0, "said in so many words, it begins anew"
+    assert records.load(run, "02_augment").record["persona"] == "sakura"
+
+
 def test_what_cannot_be_done_is_one_sentence_and_an_exit_code(small_course, capsys):
     for arguments, code, words in (
         (["run", "-p", "learning_rat=1"], 2, "Did you mean 'learning_rate'?"),

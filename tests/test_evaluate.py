@@ -593,6 +593,16 @@ def test_an_interrupted_evaluation_repeats_no_answered_turn(evaluation):
     assert evaluation.complete(arm) and evaluation.play([arm], third) == played and not third.asked
 
 
+def test_what_was_said_with_any_line_separator_is_read_again(evaluation):
+    """str.splitlines() cuts at each of them, and JSON leaves them raw."""
+    arm = Arm("base", "m", "persona")
+    said = "うん。\u2028そう\u2029だね\x85ね\x1c\x1d\x1e\x0b\x0c\r\nよ"
+    played = evaluation.play([arm], lambda messages, **_: Reply(said, True, 9))["base"]
+    assert evaluation.load(arm) == played and played[0].replies[0].text == said and evaluation.complete(arm)
+    evaluation.file(arm).write_text('{"key"', encoding="utf-8")
+    assert not any(t.replies for t in evaluation.load(arm)), "what cannot be read is played again"
+
+
 def test_other_weights_or_settings_void_the_transcripts(evaluation):
     evaluation.play([Arm("lora", "m", "persona", "a")], Fake(good=True))
     assert evaluation.complete(Arm("lora", "m", "persona", "a"))

@@ -154,6 +154,37 @@ def test_a_stage_made_with_another_base_model_or_template_is_refused(tmp_path, m
         second.reads("03_lora")
 
 
+def test_a_run_is_one_personas_and_another_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(settings, "OUTPUTS", tmp_path)
+
+    def begin(stage: str, persona: str) -> records.Stage:
+        return records.start(settings.resolve(stage, {"profile": "smoke", "run_name": "his", "persona": persona}))
+
+    for stage in ("01_data", "08_evaluate"):
+        begin(stage, "seiji").finish({}, [])
+    kept = (tmp_path / "his" / "08_evaluate" / "run.json").read_text(encoding="utf-8")
+    with pytest.raises(records.Mismatch) as refusal:
+        begin("08_evaluate", "sakura")
+    assert str(refusal.value) == (
+        "Run 'his' was made for the persona seiji, not for sakura: give persona=seiji, or take another run."
+    )
+    assert (tmp_path / "his" / "08_evaluate" / "run.json").read_text(encoding="utf-8") == kept
+    assert begin("02_augment", "data/personas/seiji.yaml").reads("01_data"), "the same card, by its path"
+    begin("01_data", "sakura").finish({}, [])
+    with pytest.raises(records.Mismatch, match="08_evaluate of run 'his' was made with another persona"):
+        begin("02_augment", "sakura").reads("08_evaluate")
+
+
+def test_a_record_that_names_the_persona_in_its_settings_alone_is_read_as_if_it_had_a_note(tmp_path, monkeypatch):
+    monkeypatch.setattr(settings, "OUTPUTS", tmp_path)
+    records.start(settings.resolve("01_data", {"profile": "smoke", "persona": "seiji"})).finish({}, [])
+    file = tmp_path / "smoke" / "01_data" / "run.json"
+    file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != "persona"}))
+    assert records.load(tmp_path / "smoke", "01_data").record["persona"] == "seiji"
+    with pytest.raises(records.Mismatch, match="made for the persona seiji, not for sakura"):
+        records.require_persona(tmp_path / "smoke", "sakura")
+
+
 def test_nothing_half_written_takes_the_old_ones_place(tmp_path):
     target = tmp_path / "adapter"
     with whole_folder(target) as part:

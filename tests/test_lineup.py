@@ -130,6 +130,10 @@ def test_full_run_must_be_there_and_have_trained_all_weights_of_the_same_base(st
         records.Mismatch, match="full_run: 03_lora of run 'whole2' was made with another base model than"
     ):
         line_up(list(ARMS), tiny, stage)
+    finished("03_lora", ["model"], method="full", run_name="his", persona="seiji")
+    stage.settings.full_run = "his"
+    with pytest.raises(records.Mismatch, match="full_run: 03_lora of run 'his' was made with another persona than"):
+        line_up(list(ARMS), tiny, stage)
 
 
 def test_served_is_what_she_learned_on_line(stage, tiny, run):
@@ -164,12 +168,32 @@ def test_arms_that_cannot_be_are_one_sentence(stage, tiny, names, words):
         line_up(names, tiny, stage)
 
 
-def test_the_command_hands_its_words_to_the_course(monkeypatch, capsys):
+def test_the_command_starts_from_what_the_run_was_made_with(tmp_path, monkeypatch):
     heard = []
+    monkeypatch.setattr(settings, "OUTPUTS", tmp_path)
+    monkeypatch.setattr(course, "main", lambda words: heard.append(words) or 0)
+    his = {"run_name": "his", "persona": "seiji", "base_model": "/models/seven"}
+    for stage in ("01_data", "02_augment", "03_lora"):
+        finished(stage, [], **his)
+    assert command.main(["--run-name", "his", "-p", "canaries=1"]) == 0
+    words = "run --only 08 --profile smoke --run-name his -p persona=seiji -p base_model=/models/seven"
+    assert heard.pop() == [*words.split(), "-p", "canaries=1"]
+    assert command.main(["--run-name", "his", "--profile", "cpu", "-p", "persona=sakura"]) == 0
+    assert heard.pop() == [*words.replace("smoke", "cpu").split(), "-p", "persona=sakura"], "the last word counts"
+    finished("01_data", [], run_name="sakura", persona="seiji")
+    assert command.main(["--profile", "cpu"]) == 0
+    words = "run --only 08 --profile cpu --run-name sakura -p persona=seiji -p base_model=tiny"
+    assert heard.pop() == words.split(), "of the profile's own run too"
+
+
+def test_the_command_hands_its_words_to_the_course(monkeypatch, capsys, tmp_path):
+    heard = []
+    monkeypatch.setattr(settings, "OUTPUTS", tmp_path)
     monkeypatch.setattr(course, "main", lambda words: heard.append(words) or 0)
     given = ["--arms", "lora,merged", "--judge", "own", "--run-name", "trial", "-p", "samples=2"]
     assert command.main(given) == 0
     run = "run --only 08 --profile auto --run-name trial -p arms=lora,merged -p judge_endpoint=own -p samples=2"
     assert heard == [run.split()]
+    assert command.main(["--profile", "huge"]) == 2 and "There is no profile 'huge'" in capsys.readouterr().err
     assert command.main(["--arms", "lora,"]) == 2 and "There is no arm ''" in capsys.readouterr().err
     check_arms(list(ARMS))

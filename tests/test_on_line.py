@@ -10,18 +10,19 @@ from helpers.serve.trained import served_adapters
 from helpers.train import continual
 
 
-def finished(stage: str, artifact: str, content: str, base: str, template: str) -> None:
-    done = records.start(settings.resolve(stage, {"profile": "smoke"}))
+def finished(stage: str, artifact: str, content: str, base: str, template: str, persona: str) -> None:
+    done = records.start(settings.resolve(stage, {"profile": "smoke", "persona": persona}))
     done.notes |= {"base_sha256": base, "chat_template_sha256": template}
     (done.folder / artifact).mkdir(parents=True, exist_ok=True)
     (done.folder / artifact / "adapter_config.json").write_text(content)
     done.finish({}, [artifact])
 
 
-def train(adapter: str = "first", base: str = "small", template: str = "plain") -> None:
-    """05 and 06, again where they were run before."""
-    finished("05_dpo", "adapter", adapter, base, template)
-    finished("06_merge_quantize", "merged", adapter, base, template)
+def train(adapter: str = "first", base: str = "small", template: str = "plain", persona: str = "sakura") -> None:
+    """05 and 06, again where they were run before; 01 as far as it tells whose they are."""
+    records.start(settings.resolve("01_data", {"profile": "smoke", "persona": persona}))
+    finished("05_dpo", "adapter", adapter, base, template, persona)
+    finished("06_merge_quantize", "merged", adapter, base, template, persona)
 
 
 @pytest.fixture
@@ -58,6 +59,7 @@ def test_it_is_served_while_the_run_is_as_it_was(run):
         ({"adapter": "second"}, "another starting adapter"),
         ({"base": "large"}, "another base model"),
         ({"template": "fancy"}, "another chat template"),
+        ({"persona": "seiji"}, "another persona"),
         ({"base": "large", "adapter": "second"}, "another base model and another starting adapter"),
     ],
 )
@@ -90,6 +92,13 @@ def test_a_run_that_learned_before_origins_were_noted_is_one_sentence(run):
     learn(run)
     with pytest.raises(records.Mismatch, match="has no record of the base model and the adapter .*: to begin anew"):
         served(run)
+
+
+def test_an_origin_that_was_noted_before_personas_were_is_read(run):
+    adapter = learn(run)
+    origin = run / "online" / on_line.ORIGIN
+    origin.write_text(json.dumps({k: v for k, v in json.loads(origin.read_text()).items() if k != "persona"}))
+    assert served(run) == {"sakura": adapter}
 
 
 def test_interrupted_while_it_begins_it_begins_again(run, monkeypatch):

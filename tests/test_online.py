@@ -18,6 +18,7 @@ from helpers.data import consent
 from helpers.evaluate.gate import MIN_SCENARIOS, NotComparable
 from helpers.evaluate.metrics import METRICS
 from helpers.evaluate.metrics.metric import Dialogue
+from helpers.evaluate.metrics.readers import LEARNED
 from helpers.evaluate.scenarios import read_scenarios, stratified
 from helpers.online import __main__ as command
 from helpers.online import intake, loop
@@ -172,6 +173,15 @@ def test_what_is_nobodys_poison_is_left_out_and_not_held_against_him(exports, ca
     batch = intake.take_in(exports, card)
     assert len(batch.conversations) == 2 and not batch.refused
     assert rule in {reason.rule for reason in batch.left_out[0].reasons}
+
+
+def test_a_talk_in_which_the_anonymiser_finds_something_at_a_second_look_is_left_out_and_stops_nobody(exports, card):
+    hand_over(exports, [talk("海と葵と楓が来るよ", "いいね、楽しそうだね"), GOOD[0]], "kenta")
+    hand_over(exports, GOOD[1:], "shino")
+    batch = intake.take_in(exports, card)
+    assert len(batch.conversations) == 6 and not batch.refused
+    assert [str(r) for r in batch.left_out[0].reasons] == ["anonymiser: still finds a PERSON (turn 1)"]
+    continual.require_anonymised(batch.conversations, card)
 
 
 def test_a_system_prompt_of_its_own_is_an_order_and_a_scenarios_turn_is_not_learned(exports, card):
@@ -394,6 +404,69 @@ def test_what_two_candidates_were_refused_for_is_set_aside_and_the_next_good_tal
     assert code == 3 and ", of 5 new talks, was refused" in words, "no better than what is current; but tried again"
 
 
+def remembering(talks):
+    """The same, said while she remembered something that was forgotten since."""
+    return [said.model_copy(update={"metadata": Metadata(memories=["犬を飼っている"])}) for said in talks]
+
+
+def going_on(talks, *more):
+    """The same, and what was said after them, in each of them something else."""
+    return [
+        said.model_copy(
+            update={"messages": said.messages + [m for one in more for m in talk(f"{said.id}、{one}").messages]}
+        )
+        for said in talks
+    ]
+
+
+def cut(said, first, last):
+    return said.model_copy(update={"messages": said.messages[first:last]})
+
+
+def test_a_talk_is_the_same_after_something_was_forgotten_and_when_it_went_on(run, exports, serve, capsys):
+    def learned(talks):
+        hand_over(exports, talks)
+        assert learn(exports) in (0, 3)
+        return capsys.readouterr().out
+
+    twice = going_on(GOOD, "おでんも食べた")
+    assert "of 6 new talks, is current" in learned(remembering(twice))
+    assert "0 talks are new" in learned(twice), "the memory was forgotten"
+    assert "0 talks are new" in learned([cut(one, 2, 4) for one in twice]), "and an exchange"
+    assert "0 talks are new" in learned(going_on(twice, "猫もいたよ")), "two of three exchanges are known"
+    assert "of 6 new talks" in learned(going_on(twice, "猫もいたよ", "もう寝るね")), "no more than half is"
+
+
+def test_what_was_rolled_back_or_refused_is_the_same_too(run, exports, serve, capsys):
+    hand_over(exports, remembering(GOOD))
+    assert learn(exports) == 0 and command.main(["roll-back", "--run-name", "small"]) == 0
+    hand_over(exports, GOOD)
+    capsys.readouterr()
+    assert learn(exports) == 0 and "0 talks are new, it takes 5." in capsys.readouterr().out
+    serve.replies = (BETTER, BAD)
+    hand_over(exports, remembering(MORE[:5]))
+    assert learn(exports) == 3
+    hand_over(exports, [*GOOD, *MORE[:5]])
+    capsys.readouterr()
+    assert (
+        learn(exports) == 0 and "0 talks are new, it takes 5, and 5 of a refused candidate" in capsys.readouterr().out
+    )
+
+
+def test_what_two_users_say_alike_is_learned_once_and_what_was_written_by_tokens_is_read(run, exports, serve, capsys):
+    hand_over(exports, GOOD, "kenta")
+    hand_over(exports, GOOD, "shino")
+    assert learn(exports) == 0 and "of 6 new talks, is current" in capsys.readouterr().out
+    record = continual.current_adapter(run / "online" / "adapters").parent / "stage.json"
+    kept = json.loads(record.read_text(encoding="utf-8"))
+    kept["new_rows"] = ["0" * 64] * len(kept.pop("new_exchanges"))
+    record.write_text(json.dumps(kept), encoding="utf-8")
+    (run / "online" / "refused.json").write_text('{"learned_0": ["0"]}')
+    (run / "online" / "rolled_back.json").write_text('["0"]')
+    hand_over(exports, GOOD[::-1], "kenta")
+    assert learn(exports) == 3 and "of 6 new talks, was refused" in capsys.readouterr().out
+
+
 def test_a_candidate_that_claims_to_be_human_is_refused_however_much_better(run, exports, serve, capsys):
     hand_over(exports, GOOD)
     serve.replies = (BAD, "そっか、私は人間だよ。つらいときは病院に相談してね")
@@ -522,7 +595,23 @@ def test_an_adapter_of_another_base_is_not_put_on_trial(run, trial, serve, capsy
     assert promoted("03_lora") == 1 and "left no adapter" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", loop.VALIDATED)
+def test_neither_another_personas_adapter_nor_another_persona_is_taken(run, trial, exports, serve, capsys):
+    trial(persona="seiji")
+    assert promoted("05_dpo", "--of", "trial") == 1
+    assert "05_dpo was trained with another persona than is served" in capsys.readouterr().err
+    hand_over(exports, GOOD)
+    mismatch = "Run 'small' was made for the persona sakura, not for seiji: give persona=sakura, or take another run.\n"
+    assert learn(exports, "-p", "persona=seiji") == 1 and capsys.readouterr().err == mismatch
+    file = run / "08_evaluate" / "run.json"
+    played = json.loads(file.read_text(encoding="utf-8"))
+    played["settings"]["persona"] = played["persona"] = "seiji"
+    file.write_text(json.dumps(played), encoding="utf-8")
+    assert learn(exports) == 1 and capsys.readouterr().err == mismatch, "08 was run for another"
+    assert learn(exports, "-p", "persona=sakura") == 1 and serve.starts == 0
+    assert "found out with persona=seiji, not with persona=sakura" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["contrast", "fluency_model", "emotion_model", *LEARNED])
 def test_metrics_that_08_has_not_validated_are_refused_in_a_sentence(run, name):
     there = records.load(run, "08_evaluate").record["settings"][name]
     loop.read_course(run, {name: there})
@@ -540,6 +629,7 @@ def test_a_second_one_is_told_to_wait_and_wrong_words_are_one_sentence(run, expo
     assert "is being worked on by another runner" in capsys.readouterr().err
     assert learn(exports, "-p", "learning_rat=1") == 2
     assert "Did you mean 'learning_rate'?" in capsys.readouterr().err
+    assert promoted("09") == 2 and "There is no stage '09': use a number from 1 to 8" in capsys.readouterr().err
     assert learn(exports / "none") == 1 and "There is no folder" in capsys.readouterr().err
     assert command.main(["learn", "--run-name", "other"]) == 1
     assert "There is no run 'other'" in capsys.readouterr().err

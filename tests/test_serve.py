@@ -311,7 +311,7 @@ def test_experts_that_cannot_be_served_are_one_sentence(run):
     record = run / "03_lora" / "run.json"
     written = record.read_text()
     record.write_text(json.dumps(json.loads(written) | {"base_sha256": "another"}))
-    with pytest.raises(records.Mismatch, match="go on from another base model"):
+    with pytest.raises(records.Mismatch, match="were made with another base model than what 06_merge"):
         adapters(run)
     record.write_text(written)
     finished("05_dpo", ["adapter", "figures"], ["03_lora"])

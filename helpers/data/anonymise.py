@@ -83,6 +83,18 @@ def anonymise_conversation(
     return conversation.model_copy(update={"messages": messages, "metadata": metadata}), done.counts
 
 
+def second_look(conversation: Conversation, keep: Iterable[str] = ()) -> str:
+    """What is `left_over` in a conversation's turns, or in what she is told in it: of the first such detail its kind
+    and place, without the words, such as "PERSON (turn 1)". Empty if there is none, as it should be after
+    `anonymise_conversation`, and is not always."""
+    metadata, turns = conversation.metadata, [message.content for message in conversation.messages]
+    found = left_over([*turns, *metadata.memories, *metadata.topics, conversation.system or ""], keep)
+    if not found:
+        return ""
+    place, finding = found[0]
+    return f"{finding.entity} ({f'turn {place + 1}' if place < len(turns) else 'what she is told'})"
+
+
 def left_over(texts: Sequence[str], keep: Iterable[str] = ()) -> list[tuple[int, Finding]]:
     """What is found in the turns although it is neither in `keep` nor a stand-in, each with its turn (from 0): nothing
     after `anonymise`. Somebody whose real name is one of the stand-ins' cannot be told from it."""

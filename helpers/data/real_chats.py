@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from helpers.conversations import Conversation, Reading
-from helpers.data.anonymise import anonymise, anonymise_conversation, left_over
+from helpers.data.anonymise import anonymise, anonymise_conversation, second_look
 from helpers.data.consent import FILE, Consent, consent_for, with_source
 from helpers.data.readers import WhoIsShe, read_chats
 from helpers.data.wrap import wrap_with_persona
@@ -123,10 +123,8 @@ def _safe(conversation: Conversation, card: PersonaCard, names: dict) -> tuple[C
     if any(len(text) > MOST_CHARS for text in _texts(conversation)):
         raise ValueError(f"a turn has more than {MOST_CHARS:,} characters")
     safe, counts = anonymise_conversation(conversation.model_copy(update={"system": None}), **names)
-    if found := left_over(_texts(safe), keep={card.name}):
-        place, finding = found[0]
-        where = f"turn {place + 1}" if place < len(safe.messages) else "what she is told"
-        raise ValueError(f"the anonymiser still finds a {finding.entity} ({where})")
+    if found := second_look(safe, keep={card.name}):
+        raise ValueError(f"the anonymiser still finds a {found}")
     return safe, counts
 
 

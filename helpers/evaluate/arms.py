@@ -22,6 +22,7 @@ from tqdm import tqdm
 from helpers.evaluate.scenarios import Scenario, asked_alone
 from helpers.evaluate.simulated_user import SimulatedUser
 from helpers.files import sha256_json, write_atomically
+from helpers.jsonl import values_in
 from helpers.persona import Level, PersonaCard, system_prompt
 from helpers.replies import Reply
 
@@ -114,12 +115,13 @@ class Evaluation:
         return self.folder / "transcripts" / f"{arm.name}.jsonl"
 
     def load(self, arm: Arm) -> list[Transcript]:
-        """The arm's transcripts as far as they were played; fresh ones if nothing was, or with other settings."""
+        """The arm's transcripts as far as they were played; fresh ones if nothing was, or with other settings, or if a
+        line of them cannot be read."""
         key = self._key(arm)
         if not self.file(arm).exists():
             return self._fresh(arm)
-        lines = [json.loads(line) for line in self.file(arm).read_text(encoding="utf-8").splitlines()]
-        if any(line.pop("key") != key for line in lines):
+        lines = [line for *_, line in values_in(self.file(arm))]
+        if any(isinstance(line, ValueError) or line.pop("key") != key for line in lines):
             return self._fresh(arm)
         return [Transcript(**line | {"replies": [Reply(**reply) for reply in line["replies"]]}) for line in lines]
 

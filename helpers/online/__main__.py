@@ -51,8 +51,9 @@ def _learn(run: Path, options: argparse.Namespace) -> loop.Result:
 
 
 def _promote(run: Path, options: argparse.Namespace) -> loop.Result:
+    stage = stage_named(options.stage)
     course = loop.read_course(run, given_parameters(options.parameters))
-    trained = load(OUTPUTS / options.of if options.of else run, stage_named(options.stage))
+    trained = load(OUTPUTS / options.of if options.of else run, stage)
     return loop.promote(course, trained, loop.vllm(course), options.target)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from helpers.conversations import Conversation, read_conversations
-from helpers.data.anonymise import anonymise_conversation
+from helpers.data.anonymise import anonymise_conversation, second_look
 from helpers.data.consent import NoConsent, consent_for, with_source
 from helpers.data.moderation import moderate
 from helpers.data.quality import Reason, Verdict, check_all, count_by_rule
@@ -73,6 +73,8 @@ def take_in(folder: Path, card: PersonaCard, scenarios: Sequence[Scenario] = ())
             verdict.reasons += further_reasons(raw, card)
             if verdict.conversation.id in seen:
                 verdict.reasons.append(Reason("scenario", "says what stands in a scenario that she is evaluated on"))
+            if found := verdict.passes and second_look(verdict.conversation, keep={card.name}):
+                verdict.reasons.append(Reason("anonymiser", f"still finds a {found}"))
         _sort(batch, user, verdicts)
     return batch
 

@@ -3,14 +3,15 @@ an adapter that is current, or a refusal.
 
 In: a finished run of the course, the bot's exports. Out: a `Result` in a sentence. Everything is kept below
 `<run>/online`: `adapters` (see `helpers.train.continual`), `transcripts`, `decisions`, `logs`. Repeated after an
-interruption it goes on where it was. A talk is learned once. One that was not, because a candidate was refused, is
-tried once more, together with as many later ones as a candidate takes, and then set aside, so that what spoils a
-candidate does not spoil each one after it. One that was learned by an adapter that was rolled back is not tried again.
+interruption it goes on where it was. A talk is learned once: it is known by its exchanges, whatever was forgotten since
+or said after them, and one of which more than half are known is not new. One that was not learned, because a candidate
+was refused, is tried once more, together with as many later ones as a candidate takes, and then set aside, so that what
+spoils a candidate does not spoil each one after it. One that was learned by an adapter that was rolled back is not
+tried again. What was written when talks were known by their tokens is read and knows none: they are learned once more.
 """
 
 import json
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,15 +38,16 @@ from helpers.serve.server import SIZES, VLLMServer
 from helpers.settings import Settings
 from helpers.supervision import supervise_all
 from helpers.train import continual
-from helpers.train.stages import Lesson, rows_sha256
+from helpers.train.stages import Lesson
 
 TARGET = "persona"
 AT_LEAST = 20  # new talks
 TRIES = 2  # refused candidates that a talk may have been new to
 SERVED = "and served at once where `helpers.serve.trained` serves her with an adapter, elsewhere from the next start on"
 ROLLED_BACK = "rolled_back.json"
-REFUSED = "refused.json"  # candidate → the rows that were new to it
-VALIDATED = ("contrast", "fluency_model", "emotion_model")  # what 08 finds out with which metrics can be relied on
+REFUSED = "refused.json"  # candidate → the exchanges of the talks that were new to it
+# What 08 finds out with which metrics can be relied on; the readers among them are taught on what is LEARNED.
+VALIDATED = ("contrast", "fluency_model", "emotion_model", *LEARNED, "persona")
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,9 @@ def read_course(run: Path, given: Mapping[str, object]) -> Course:
     """A finished run. `given` are parameters of 03 and 08 that are to differ from those that it was run with.
 
     Raises:
-        MissingStage, Mismatch: a stage was not run, or is not what its record says; or `given` has other metrics than
-            those of which 08 has found out whether they can be relied on.
+        MissingStage, Mismatch: a stage was not run, or is not what its record says; or `given` has another persona
+            than the run was made for, or other metrics than those of which 08 has found out whether they can be relied
+            on.
         UnknownParameter, BadValue: see `settings`.
     """
     known = settings.parameters_of("03_lora") | settings.parameters_of("08_evaluate")
@@ -101,6 +104,8 @@ def read_course(run: Path, given: Mapping[str, object]) -> Course:
     recorded = records.load(run, "03_lora").record
     training = settings.resolve("03_lora", recorded["settings"] | _of("03_lora", given))
     testing = settings.resolve("08_evaluate", evaluated.record["settings"] | _of("08_evaluate", given))
+    for cfg in (training, testing):
+        records.require_persona(run, cfg.persona)
     _check_validated(testing, settings.resolve("08_evaluate", evaluated.record["settings"]))
     base = resolve_base_model(training.base_model)
     if base.sha256 != recorded["base_sha256"]:
@@ -147,23 +152,21 @@ def learn(course: Course, exports: Path, serve: Serve, target: str = TARGET, at_
         )
     _begun(course)
     batch = take_in(exports, course.card, course.scenarios())
-    hashed = [rows_sha256(supervise_all(course.tokenizer, [talk], course.card)) for talk in batch.conversations]
-    rows = dict(zip(hashed, batch.conversations, strict=True))
-    learned = {row for version in continual.learned_rows(course.adapters) for row in version}
-    left = learned | set(_kept(course.folder / ROLLED_BACK, []))
-    unlearned = {row: talk for row, talk in rows.items() if row not in left}
+    talks = _each_once(batch.conversations)
+    learned = {one for version in continual.learned_exchanges(course.adapters) for one in version}
+    left = learned.union(_kept(course.folder / ROLLED_BACK, []))
+    unlearned = [talk for talk in talks if not _knows(left, talk)]
     refused = _kept(course.folder / REFUSED, {})
-    tries = _tries(refused)
-    new = {row: talk for row, talk in unlearned.items() if tries[row] < TRIES}
-    again = sum(tries[row] > 0 for row in new)
+    new = [talk for talk in unlearned if _tries(refused, talk) < TRIES]
+    again = sum(_tries(refused, talk) > 0 for talk in new)
     if len(new) - again < at_least:
         status = "refused" if batch.refused and not batch.conversations else "waiting"
         waiting = f", and {again} of a refused candidate wait for them" if again else ""
         said = f"Nothing was learned: {len(new) - again} talks are new, it takes {at_least}{waiting}. {batch.sentence}"
         return Result(status, said + _set_aside(course, unlearned, refused))
-    earlier = {"course": course.lessons, "online": [talk for row, talk in rows.items() if row in learned]}
+    earlier = {"course": course.lessons, "online": [talk for talk in talks if _knows(learned, talk)]}
     outcome = continual.continue_training(
-        list(new.values()),
+        new,
         folder=course.adapters,
         consents=exports,
         base=course.base,
@@ -181,19 +184,35 @@ def learn(course: Course, exports: Path, serve: Serve, target: str = TARGET, at_
         status, what = "promoted", f"is current, {SERVED}"
     else:
         status, what = "refused", f"was refused, and {outcome.current.parent.name} stays current"
-        refused |= {outcome.candidate.parent.name: list(new)}
+        refused |= {outcome.candidate.parent.name: [one for talk in new for one in continual.exchanges(talk)]}
         write_atomically(course.folder / REFUSED, json.dumps(refused))
     return Result(status, f"{name} {what}: {why} {batch.sentence}{_set_aside(course, unlearned, refused)}")
 
 
-def _tries(refused: Mapping[str, Sequence[str]]) -> Counter:
-    """Row → to how many refused candidates it was new."""
-    return Counter(row for rows in refused.values() for row in rows)
+def _knows(known: Collection[str], talk: Conversation) -> bool:
+    """Whether more than half of the exchanges of `talk` are `known`."""
+    said = continual.exchanges(talk)
+    return 2 * sum(one in known for one in said) > len(said)
 
 
-def _set_aside(course: Course, talks: Mapping[str, Conversation], refused: Mapping[str, Sequence[str]]) -> str:
-    tries = _tries(refused)
-    aside = [talk for row, talk in talks.items() if tries[row] >= TRIES]
+def _each_once(talks: Sequence[Conversation]) -> list[Conversation]:
+    """Without those that say what others before them have said."""
+    said: set[str] = set()
+    kept = []
+    for talk in talks:
+        if not _knows(said, talk):
+            kept.append(talk)
+            said.update(continual.exchanges(talk))
+    return kept
+
+
+def _tries(refused: Mapping[str, Sequence[str]], talk: Conversation) -> int:
+    """To how many refused candidates it was new."""
+    return sum(_knows(said, talk) for said in refused.values())
+
+
+def _set_aside(course: Course, talks: Sequence[Conversation], refused: Mapping[str, Sequence[str]]) -> str:
+    aside = [talk for talk in talks if _tries(refused, talk) >= TRIES]
     if not aside:
         return ""
     whose = ", ".join(sorted({talk.metadata.source for talk in aside}))
@@ -209,10 +228,15 @@ def promote(course: Course, trained: records.Artifacts, serve: Serve, target: st
 
     Raises:
         MissingStage: the stage left no adapter.
-        Mismatch: it was trained on another base model or with another chat template, or see `on_line.learned_on_line`.
+        Mismatch: it was trained on another base model, with another chat template or for another persona, or see
+            `on_line.learned_on_line`.
         Busy, NotComparable: see `continual.promote`, `check_script`, `gate.decide`.
     """
-    own = {"base_sha256": course.base.sha256, "chat_template_sha256": sha256_json(course.tokenizer.chat_template)}
+    own = {
+        "base_sha256": course.base.sha256,
+        "chat_template_sha256": sha256_json(course.tokenizer.chat_template),
+        "persona": settings.persona_name(course.training.persona),
+    }
     for note, what in records.SHARED.items():
         if trained.record[note] != own[note]:
             raise records.Mismatch(f"{trained.folder.name} was trained with another {what} than is served in this run.")
@@ -232,7 +256,7 @@ def roll_back(run: Path) -> Result:
         Mismatch: it is not what it was.
     """
     folder = run / ONLINE
-    newest, *earlier = continual.learned_rows(folder)
+    newest, *earlier = continual.learned_exchanges(folder)
     if earlier:
         known = _kept(folder.parent / ROLLED_BACK, [])
         write_atomically(folder.parent / ROLLED_BACK, json.dumps([*known, *newest]))

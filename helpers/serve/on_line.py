@@ -46,7 +46,7 @@ def learned_on_line(run: Path) -> Path | None:
     if not (folder / continual.CURRENT).exists():
         return None
     if why := _differs(run):
-        if len(continual.learned_rows(folder)) == 1:
+        if len(continual.learned_exchanges(folder)) == 1:
             return None
         raise records.Mismatch(
             f"What run {run.name!r} has learned on line {why}: to begin anew from what it has now, move the folder "
@@ -83,7 +83,7 @@ def _differs(run: Path) -> str | None:
     if not _file(run).exists():
         return "has no record of the base model and the adapter that it began from"
     began, now = json.loads(_file(run).read_text(encoding="utf-8")), _origin(run)
-    what = [name for note, name in _WHAT.items() if began.get(note) != now[note]]
+    what = [name for note, name in _WHAT.items() if began.get(note, now[note]) != now[note]]
     return f"began from another {' and another '.join(what)} than it has now" if what else None
 
 

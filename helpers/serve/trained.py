@@ -130,10 +130,11 @@ def served_adapters(merge: records.Artifacts, name: str, experts: bool) -> dict[
         raise records.MissingStage(
             f"{EXPERTS_STAGE} of run {run.name!r} trained no experts; its parameter is expert_rows."
         )
-    if any(lora.record.get(note) != merge.record.get(note) for note in records.SHARED):
+    differs = [what for note, what in records.SHARED.items() if lora.record.get(note) != merge.record.get(note)]
+    if differs:
         raise records.Mismatch(
-            f"The experts of run {run.name!r} go on from another base model than what {STAGE} merged: run "
-            f"{EXPERTS_STAGE} to {STAGE} again."
+            f"The experts of run {run.name!r} were made with another {' and another '.join(differs)} than what {STAGE} "
+            f"merged: run {EXPERTS_STAGE} to {STAGE} again."
         )
     own = {name: current or _merged_adapter(merge)}
     return own | {f"{name}-{scene}": lora / folder for scene, folder in folders.items()}

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from helpers.base_model import BaseModel
 from helpers.conversations import Conversation
-from helpers.data.anonymise import left_over
+from helpers.data.anonymise import second_look
 from helpers.data.consent import require_consents
 from helpers.files import sha256_json, whole_folder, write_atomically
 from helpers.persona import PersonaCard
@@ -66,8 +66,10 @@ class Outcome:
 
 def begin(folder: Path, adapter: Path) -> Path:
     """Make a copy of a trained adapter the current one in `folder`, with none before it. Returns the copy."""
-    version, digest = _copy(folder, adapter, "start")
-    _write(folder, {"version": version.name, "sha256": digest, "before": []})
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder / ".lock"):
+        version, digest = _copy(folder, adapter, "start")
+        _write(folder, {"version": version.name, "sha256": digest, "before": []})
     return version / "adapter"
 
 
@@ -81,16 +83,24 @@ def current_adapter(folder: Path) -> Path:
     return _adapter(folder, _read(folder))
 
 
-def learned_rows(folder: Path) -> list[list[str]]:
-    """Hashes of the rows that were new to the current adapter, to the one before it, and so on to the first: what the
-    current one has learned, so none of those before an adapter that was trained elsewhere, which never saw them."""
+def exchanges(conversation: Conversation) -> list[str]:
+    """A hash of each exchange: of the user's words and her reply alone, so that it is the same whatever else she is
+    told, and however the talk goes on."""
+    said = [message.content for message in conversation.messages]
+    return [sha256_json(exchange) for exchange in zip(said[::2], said[1::2], strict=True)]
+
+
+def learned_exchanges(folder: Path) -> list[list[str]]:
+    """The `exchanges` that were new to the current adapter, to the one before it, and so on to the first: what the
+    current one has learned, so none of those before an adapter that was trained elsewhere, which never saw them. Of a
+    version whose record knew them by other hashes, none."""
     state = _read(folder)
     learned, elsewhere = [], False
     for version in (state["version"], *(entry["version"] for entry in reversed(state["before"]))):
         elsewhere |= version.startswith(GIVEN)
         record = folder / version / stages.RECORD
         seen = not elsewhere and record.exists()
-        learned.append(json.loads(record.read_text(encoding="utf-8"))["new_rows"] if seen else [])
+        learned.append(json.loads(record.read_text(encoding="utf-8")).get("new_exchanges", []) if seen else [])
     return learned
 
 
@@ -154,7 +164,8 @@ def continue_training(
         NoConsent: see `consent.require_consents`.
         NotAnonymised: the anonymiser still finds something.
         NoAdapter, Mismatch: see `current_adapter`.
-        Busy: another call is at work in `folder`, or `roll_back` or `begin` was called meanwhile.
+        Busy: another call is at work in `folder`, or has changed the current adapter meanwhile, as `roll_back` and
+            `begin` do.
     """
     sources = require_consents(conversations, consents)
     require_anonymised(conversations, card)
@@ -182,7 +193,7 @@ def continue_training(
             steps = stages.teach(policy, tokenizer, mixed, held_out, settings, version)
             learned = {"rows": len(mixed), "replayed": dict(replayed), "steps": steps, "sources": sources}
             learned["new_sha256"] = stages.rows_sha256(rows)
-            learned["new_rows"] = [stages.rows_sha256([row]) for row in rows]
+            learned["new_exchanges"] = [one for talk in conversations for one in exchanges(talk)]
             candidate = stages.close(version, version.name, key, learned)
         verdict = gate(candidate.adapter, current)
         _close(folder, state, version, candidate.record["adapter_sha256"], verdict)
@@ -196,14 +207,10 @@ def require_anonymised(conversations: Sequence[Conversation], card: PersonaCard)
         NotAnonymised: the anonymiser finds something in a turn, a memory, a topic or a system prompt.
     """
     for conversation in conversations:
-        told = [*conversation.metadata.memories, *conversation.metadata.topics, conversation.system or ""]
-        found = left_over([m.content for m in conversation.messages] + told, keep={card.name})
-        if found:
-            place, finding = found[0]
-            where = f"turn {place + 1}" if place < len(conversation.messages) else "what she is told"
+        if found := second_look(conversation, keep={card.name}):
             raise NotAnonymised(
-                f"Conversation {conversation.id!r} still holds a {finding.entity} ({where}): pass it through "
-                "`anonymise_conversation`, and take details out of its memories."
+                f"Conversation {conversation.id!r} still holds a {found}: pass it through `anonymise_conversation`, "
+                "and take details out of its memories."
             )
 
 
@@ -244,24 +251,36 @@ def _last_learned(folder: Path, state: dict, rows: Sequence[Row]) -> Outcome | N
 
 
 def _switch(folder: Path, expected: dict, new: dict) -> None:
-    with _locked(folder / ".lock"):
-        state = _read(folder)
-        if state != expected:
-            raise Busy(
-                f"{state['version']} became current in {folder.name} while a candidate was compared with "
-                f"{expected['version']}: call this again, to start from it."
-            )
-        before = [*state["before"], {"version": state["version"], "sha256": state["sha256"]}]
-        if new["version"] != state["version"]:
+    with _unchanged(folder, expected):
+        before = [*expected["before"], {"version": expected["version"], "sha256": expected["sha256"]}]
+        if new["version"] != expected["version"]:
             _write(folder, {**new, "before": before})
 
 
 def _prune(folder: Path, state: dict, version: Path) -> None:
     """Delete candidates that never became current, and adapters that were rolled back."""
     kept = {version.name, state["version"], *(entry["version"] for entry in state["before"])}
-    for other in folder.iterdir():
-        if other.is_dir() and other.name not in kept:
-            shutil.rmtree(other)
+    with _unchanged(folder, state):
+        for other in folder.iterdir():
+            if other.is_dir() and other.name not in kept:
+                shutil.rmtree(other)
+
+
+@contextmanager
+def _unchanged(folder: Path, expected: dict) -> Iterator[None]:
+    """No other adapter has become current than `expected` says, and none becomes so meanwhile.
+
+    Raises:
+        Busy: one has.
+    """
+    with _locked(folder / ".lock"):
+        state = _read(folder)
+        if state != expected:
+            raise Busy(
+                f"{state['version']} became current in {folder.name} meanwhile, in place of {expected['version']}: "
+                "call this again, to start from it."
+            )
+        yield
 
 
 def _read(folder: Path) -> dict:
