@@ -38,6 +38,8 @@ from helpers.settings import (
 
 NOTEBOOKS = ROOT / "notebooks"
 NO_SPACE = os.strerror(errno.ENOSPC)
+# Raised by 01 and 02 once somebody has withdrawn a consent: what the cells had shown until then must not be kept.
+WITHDRAWN = "NoConsent"
 logger = logging.getLogger("helpers.course")
 
 
@@ -100,7 +102,7 @@ def is_current(run: Path, stage: str, mark: str) -> bool:
 def locked(run: Path) -> Iterator[None]:
     """One runner a run. The kernel drops the lock with the process, however it ends."""
     run.mkdir(parents=True, exist_ok=True)
-    with (run / ".lock").open("w") as file:
+    with (run / records.LOCK).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -130,7 +132,8 @@ class Ticker:
 
 
 def run_stage(run: Path, stage: str, parameters: dict[str, object]) -> None:
-    """Execute one notebook; the executed copy is left in the stage's folder, also when it fails.
+    """Execute one notebook; the executed copy is left in the stage's folder, also when it fails, unless it fails
+    because a consent was withdrawn.
 
     Raises:
         CourseError: the notebook raised; its last line is the reason.
@@ -157,6 +160,9 @@ def run_stage(run: Path, stage: str, parameters: dict[str, object]) -> None:
             extra_arguments=["--IPKernelApp.log_level=ERROR"],
         )
     except PapermillExecutionError as error:
+        if error.ename == WITHDRAWN:
+            output.unlink(missing_ok=True)
+            raise CourseError(f"{stage} stopped: {error.evalue}") from error
         raise CourseError(
             f"{stage} stopped: {error.ename}: {error.evalue} (the notebook so far: {_shown(output)})"
         ) from error

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
@@ -47,6 +49,12 @@ def whole_folder(path: Path) -> Iterator[Path]:
         temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def abandoned(folder: Path) -> list[Path]:
+    """What processes that are no more have left half-written in `folder`, under the temporary names of this module."""
+    parts = [(part, part.name.split(".")[-2]) for part in sorted(folder.glob(".*.part"))]
+    return [part for part, process in parts if process.isdigit() and not psutil.pid_exists(int(process))]
 
 
 def remove(*paths: Path) -> None:

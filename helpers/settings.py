@@ -303,6 +303,12 @@ class Settings(SimpleNamespace):
         value = Path(str(getattr(self, name)).replace("{persona}", persona_name(self.persona))).expanduser()
         return value if value.is_absolute() else ROOT / value
 
+    def is_default(self, *names: str) -> bool:
+        """Whether these parameters have the profile's values. What a notebook claims of the course's own data need not
+        hold of what somebody else gives it."""
+        column = PROFILES.index(self.profile)
+        return all(getattr(self, name) == parameters_of(self.stage)[name][column] for name in names)
+
     @property
     def values(self) -> dict[str, object]:
         """Parameter values alone, as they go into the run record."""

@@ -122,6 +122,14 @@ def test_a_full_disk_is_one_sentence_and_the_stages_before_it_are_kept(small_cou
     assert (run / "01_data" / "runs").read_text() == "x"
 
 
+def test_a_notebook_that_stops_for_a_withdrawn_consent_is_not_kept(small_course, capsys):
+    run, write = small_course
+    write(**{"02_augment": "print('her words'); raise type('NoConsent', (ValueError,), {{}})('kenta withdrew')"})
+    assert _run() == 1
+    assert capsys.readouterr().err == "02_augment stopped: kenta withdrew\n"
+    assert [file.name for file in run.rglob("*.ipynb")] == ["01_data.ipynb"]
+
+
 def test_the_last_line_of_a_notebook_is_shown_on_a_terminal_and_nowhere_else():
     class Terminal(io.StringIO):
         def isatty(self):

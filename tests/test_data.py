@@ -9,7 +9,10 @@ import pytest
 from helpers.conversations import Conversation, Message, Metadata, read_conversations, write_conversations
 from helpers.data import corpus
 from helpers.data.augmentation import (
+    CounterfactualReading,
     CounterfactualSet,
+    TooFewSets,
+    check_enough,
     contrast,
     expand,
     in_other_words,
@@ -100,6 +103,9 @@ def test_quarantine_is_written_even_when_too_few_are_left(tmp_path, card):
     file = tmp_path / "mine.jsonl"
     file.write_bytes(f"{good}\n{good[:30]}\n{moody}\n".encode() + good.encode("shift_jis"))
     assert len(take_in(file, card, 1, tmp_path / "q.jsonl").conversations) == 1
+    (tmp_path / "empty.jsonl").write_text("\n")
+    with pytest.raises(TooFewDialogues, match="0 good dialogues"):
+        take_in(tmp_path / "empty.jsonl", card, 0, tmp_path / "q.jsonl")
     (tmp_path / "q.jsonl").unlink()
     with pytest.raises(TooFewDialogues, match="1 good dialogues.*3 bad lines.*min_dialogues"):
         take_in(file, card, 2, tmp_path / "q.jsonl")
@@ -259,6 +265,24 @@ def test_held_out_sets_are_whole_and_reserved_turns_stay_out_of_training(sets):
     train, kept = split_sets(sets, seed=42, held_out={taken})
     assert [sum(s.axis == axis for s in kept) for axis in ("level", "memory", "emotion")] == [2, 2, 1]
     assert not {s.user for s in train} & {s.user for s in kept} and len(train) + len(kept) == len(sets)
+
+
+def test_no_set_to_train_on_asks_what_a_held_out_one_asks(sets):
+    """The same words can be asked along two axes."""
+    level, memory = (next(s for s in sets if s.axis == axis) for axis in ("level", "memory"))
+    twin = memory.model_copy(update={"id": "twin", "user": f"{level.user}　"})
+    for seed in range(5):
+        train, kept = split_sets([*sets, twin], seed)
+        assert not {first_turn(expand(s)[0]) for s in train} & {first_turn(expand(s)[0]) for s in kept}
+        assert len(train) + len(kept) == len(sets) + 1
+
+
+def test_too_few_sets_are_one_sentence(sets, tmp_path):
+    reading = CounterfactualReading(list(sets))
+    check_enough(reading, tmp_path, tmp_path / "q.jsonl")
+    reading.sets = [s for s in sets if s.axis == "level"][:2]
+    with pytest.raises(TooFewSets, match=r"holds 2 of axis level, 0 of axis memory, 0 .*it takes 3 .*, 3 .*, 1 "):
+        check_enough(reading, tmp_path, tmp_path / "q.jsonl")
 
 
 def test_a_bad_set_is_set_aside_with_its_reason(tmp_path, card):

@@ -143,7 +143,7 @@ def test_the_cells_of_01(folder, card, tmp_path):
     (folder / "seen.txt").write_text(SEEN, encoding="utf-8")
     for name in ("talk_june.txt", "seen.txt"):
         consent.record(folder / name, "mio")
-    shares = {"validation_share": 0.1, "test_share": 0.1, "seed": 1}
+    shares = {"validation_share": 0.2, "test_share": 0.1, "seed": 1}
     cfg = SimpleNamespace(chats=str(folder), companion="美緒", folder=tmp_path, path=paths.get, **shares)
     space = {
         **{"cfg": cfg, "card": card, "written": written, "wrapped": [], "raw": [], "LEVELS": LEVELS},
@@ -161,7 +161,7 @@ def test_the_cells_of_01(folder, card, tmp_path):
     for file in ("train.jsonl", "dropped.jsonl", "chats_left_out.jsonl"):
         assert "三浦" not in (tmp_path / file).read_text(encoding="utf-8")
     assert len((tmp_path / "chats_left_out.jsonl").read_text(encoding="utf-8").splitlines()) == 4
-    written[0].messages[0].content = "電光掲示板の前で、しばらく目つぶってたんです"
+    space["parts"].train[0].messages[0].content = "電光掲示板の前で、しばらく目つぶってたんです"
     with pytest.raises(AssertionError, match="reword the hand-written dialogue"):
         exec(cells["split-dialogues"], space)
 

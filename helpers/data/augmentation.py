@@ -6,7 +6,7 @@ one in which two lines of the prompt change together teaches to read either of t
 """
 
 import random
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -92,6 +92,29 @@ def read_counterfactuals(path: Path, card: PersonaCard) -> CounterfactualReading
     return CounterfactualReading(*sort_out(read_records(find_files(path, "counterfactual sets"), parse)))
 
 
+PER_AXIS = 2  # level sets, and memory sets, that are kept for testing
+
+
+class TooFewSets(ValueError):
+    """Not enough good sets of each kind are left to train on and to keep some for testing."""
+
+
+def check_enough(reading: CounterfactualReading, path: Path, quarantine: Path) -> None:
+    """Raises TooFewSets if there is no set on her mood, or with `PER_AXIS` of those on the level or on what she
+    remembers kept for testing, none to train on."""
+    least: dict[Axis, int] = {"level": PER_AXIS + 1, "memory": PER_AXIS + 1, "emotion": 1}
+    found = {axis: sum(s.axis == axis for s in reading.sets) for axis in least}
+    if any(found[axis] < number for axis, number in least.items()):
+        raise TooFewSets(
+            f"{path.name} holds {_listed(found)} ({len(reading.quarantine)} bad lines were set aside), and it takes "
+            f"{_listed(least)}: mend the lines listed in {quarantine.name}, or add sets."
+        )
+
+
+def _listed(numbers: Mapping[Axis, int]) -> str:
+    return ", ".join(f"{number} of axis {axis}" for axis, number in numbers.items())
+
+
 def expand(counterfactual: CounterfactualSet) -> list[Conversation]:
     """One conversation for each condition, with ids such as `level-01-lover` and `memory-01-2` (the second memory)."""
     conversations = []
@@ -143,19 +166,22 @@ def contrast(replies: Sequence[str]) -> float:
 
 
 def split_sets(
-    sets: Sequence[CounterfactualSet], seed: int, held_out: Collection[str] = (), per_axis: int = 2
+    sets: Sequence[CounterfactualSet], seed: int, held_out: Collection[str] = (), per_axis: int = PER_AXIS
 ) -> tuple[list[CounterfactualSet], list[CounterfactualSet]]:
-    """(sets to train on, sets kept for testing): `per_axis` level sets and as many memory sets are kept, whole.
+    """(sets to train on, sets kept for testing): `per_axis` level sets and as many memory sets are kept, whole, and
+    every other set that asks what one of these asks.
 
     Args:
         held_out: first turns of validation and test, as `first_turn` spells them; a set that asks one is kept too.
     """
-    kept = {s.id for s in sets if first_turn(expand(s)[0]) in held_out}
+    turn = {s.id: first_turn(expand(s)[0]) for s in sets}
+    kept = {s.id for s in sets if turn[s.id] in held_out}
     for axis in ("level", "memory"):
         ids = sorted(s.id for s in sets if s.axis == axis and s.id not in kept)
         random.Random(f"{seed}:{axis}").shuffle(ids)
         kept.update(ids[:per_axis])
-    return [s for s in sets if s.id not in kept], [s for s in sets if s.id in kept]
+    asked = {turn[name] for name in kept}
+    return [s for s in sets if turn[s.id] not in asked], [s for s in sets if turn[s.id] in asked]
 
 
 def in_other_words(conversations: Sequence[Conversation], share: float, seed: int) -> list[Conversation]:

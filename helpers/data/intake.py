@@ -35,6 +35,7 @@ def take_in(path: Path, card: PersonaCard, minimum: int, quarantine: Path) -> Re
             reading.quarantine.append(BadLine(path.name, 0, f"{conversation.id}: {error}", text))
     reading.conversations = good
     write_quarantine(quarantine, reading.quarantine)
+    minimum = max(1, minimum)
     if len(good) < minimum:
         raise TooFewDialogues(
             f"{path.name} holds {len(good)} good dialogues ({len(reading.quarantine)} bad lines were set aside), "

@@ -45,6 +45,11 @@ class RealChats:
     replaced: Counter = field(default_factory=Counter)
     left_out: list[LeftOut] = field(default_factory=list)
 
+    @property
+    def sources(self) -> list[str]:
+        """The consents that something rests on, of what was taken in and of what was left out."""
+        return sorted({c.metadata.source for c in self.conversations} | {one.source for one in self.left_out})
+
     def by_reason(self) -> list[tuple[str, int, str]]:
         """(reason, how often, an example) for what was left out, the commonest first."""
         example = {one.reason: one.text for one in reversed(self.left_out)}
