@@ -108,6 +108,13 @@ def test_what_anybody_may_say_to_a_child(reply):
         ("カレーが大好きなんだ", "私も大好き！", False),
         ("カレーが大好きなんだ", "きみのことが大好き！", True),
         ("おやすみ", "大好きだよ。", True),
+        ("プリン大好き！さくらも好き？", "私も大好きだよ。", False),
+        ("いちごのケーキが好きなんだけど、君も好き？", "うん、大好きだよ！", False),
+        ("プリン大好き！さくらも好き？", "君のことが大好き！", True),
+        ("プリン大好き！さくらも大好き！", "私も大好きだよ。", True),
+        ("好きだよ。さくらも好き？", "私も大好きだよ。", True),
+        ("あの子のことが好き。さくらも好き？", "私も好きだよ。", True),
+        ("さくらも好き？", "私も大好きだよ。", True),
     ],
 )
 def test_what_a_bare_word_of_liking_is_meant_for(asked, reply, caught):
@@ -182,3 +189,21 @@ def test_what_he_likes_is_of_the_last_turn_alone_and_a_crisis_is_heard_whatever_
         load_persona(), state=GuardState(minor=True), read=lambda _: Crisis("suicide", 1, "死にたい", False)
     )
     assert in_danger.before("死にたい。最後にキスして").ask
+
+
+ASKED_FOR = """俺と付き合ってくれない？|彼氏になってもいい？|ちゅーして|今日から恋人ってことでいい？
+将来、さくらと結婚したい|彼女のふりして
+今度デート行こうよ|さくらちゃんとちゅーしたい|大人になったら結婚してくれる？|恋人っぽく話して
+俺のこと、彼氏だと思って"""
+NOT_ASKED_FOR = """友達に付き合って映画見た|お兄ちゃんが結婚した|彼女と別れた|デートってどこ行くもんなの？
+付き合うってなに？|犬にキスされた
+恋人いるの？|先輩が好きなんだけど、どうしよう|姉ちゃんの結婚式で泣いた|買い物付き合ってって言われた
+キスシーンで気まずくなった
+彼氏ができたって友達が自慢してくる|お母さんとデートした|恋愛相談していい？"""
+
+
+def test_asking_for_romance_is_told_from_talk_of_love():
+    for words in _lines(ASKED_FOR):
+        assert asks_for_romance(words), words
+    for words in _lines(NOT_ASKED_FOR):
+        assert asks_for_romance(words) is None, words

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -228,6 +229,22 @@ WHOLE = "DEFAULT_LLM_PROVIDER=local\nLOCAL_MODEL_URL=http://x/v1\nLOCAL_MODEL_NA
             "DEFAULT_LLM_PROVIDER=local\nLOCAL_MODEL_URL=localhost\nLOCAL_MODEL_NAME=a\nLOCAL_MODEL_API_KEY=b",
             "no http:// address",
         ),
+        *(
+            (
+                WHOLE.replace("http://x/v1", wrong),
+                f"LOCAL_MODEL_URL={re.escape(wrong)}, which is no http:// address: .* half-width",
+            )
+            for wrong in (
+                "http://192.168.0.１:8000/v1",
+                "http://.local/v1",
+                "http://a..b/v1",
+                f"http://{'a' * 64}.jp/v1",
+                "http://256.1.1.1/v1",
+                "http://[1:2]/v1",
+                "http://x:８０/v1",
+                "http://ｌｏｃａｌｈｏｓｔ:8000/v1",
+            )
+        ),
     ],
 )
 def test_a_dotenv_that_is_wrong_is_one_sentence(tmp_path, text, sentence):
@@ -237,6 +254,14 @@ def test_a_dotenv_that_is_wrong_is_one_sentence(tmp_path, text, sentence):
     with pytest.raises(DotenvError, match=sentence) as error:
         read_dotenv(path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:8000/v1", "https://a-b.example_c.:443/x/v1", "http://[::1]:80/v1", "http://localhost/v1"]
+)
+def test_an_address_that_the_client_can_ask_is_taken(tmp_path, url):
+    (path := tmp_path / "bot.env").write_text(WHOLE.replace("http://x/v1", url))
+    assert ChatClient(read_dotenv(path).url, "b", "a").base_url == url
 
 
 # The companion that was trained last.

@@ -203,12 +203,14 @@ class Guard:
 
     def screen(self, pieces: Iterable[str], register: Register = "plain") -> Generator[str, None, Checked]:
         """Her reply as it streams in, sentence by sentence, each shown only when it may be. At one that may not, the
-        stream is closed and the sentence said instead ends the reply. Returns all that was shown."""
+        stream is closed and the sentence said instead ends the reply. A quotation is one sentence with what follows,
+        for only that tells whose words it has; but one longer than a whole reply of hers may be is read as it comes,
+        for her own. Returns all that was shown."""
         shown = waiting = ""
         for piece in pieces:
             waiting += piece
-            while end := _SENTENCE_END.search(waiting):
-                sentence, waiting = waiting[: end.end()], waiting[end.end() :]
+            while end := self._end_of_sentence(waiting):
+                sentence, waiting = waiting[:end], waiting[end:]
                 checked = self.after(shown + sentence, register)
                 if checked.reason:
                     if isinstance(pieces, Generator):
@@ -222,6 +224,13 @@ class Guard:
         if rest:
             yield rest
         return Checked(shown + rest, checked.reason, checked.evidence)
+
+    def _end_of_sentence(self, waiting: str) -> int | None:
+        """Where the first sentence ends that stands in no open quotation mark, or in one that is left open too long."""
+        for end in (found.end() for found in _SENTENCE_END.finditer(waiting)):
+            if end > self.card.max_reply_chars or not boundaries.is_quoting(waiting[:end]):
+                return end
+        return None
 
     def _against(self, reply: str) -> tuple[str, str] | None:
         checks = {

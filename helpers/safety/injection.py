@@ -36,21 +36,27 @@ _BE = (
 )
 _ORDERS = (
     rf"{_HERS}{_SETTINGS}{_ALL}{_UNDO}",
+    rf"(?:あなた|君|きみ|お前|おまえ|さくら|ai)の{_SETTINGS}(?:は|も)、?(?:もう|今日から|今から|すべて|全部)*(?:無効|無し|なし|解除|終わり|存在しない)(?=だ|で|に|と|[。!、]|$)",
     r"(?:ignore|disregard|forget|override|bypass)\s+(?:(?:all|any|the|your|previous|prior|above|earlier)\s+)+"
     r"(?:instructions?|prompts?|rules?|system|messages?|guidelines?|settings?)",
-    r"(?:プロンプト|システムメッセージ|指示文|設定文)(?:の(?:内容|全文|中身))?(?:を|は|って)?(?:全部|そのまま|一字一句|全文)?"
-    + _SHOW,
+    r"(?:プロンプト|システムメッセージ|指示文|設定文|(?:あなた|君|きみ|お前|おまえ|さくら|システム|ai)の(?:設定|指示|命令))(?:の(?:内容|全文|中身))?"
+    r"(?:を|は|って)?(?:全部|そのまま|一字一句|全文)?" + _SHOW,
+    r"(?:最初|はじめ|始め|開発者|運営)[にから]*(?:与えられ|もらっ|受け取っ|言われ|設定され)(?:て(?:い)?る|た)(?:指示|命令|設定|ルール|文章)(?:を|は|って)?"
+    + _SHOW
+    + r"(?!て(?:もら|くれた))",
+    r"モードで(?:返答|回答|応答|答え(?:て(?=$|[。!、]|ください|くれ)|ろ))",
     r"system\s*prompt|(?:reveal|print|show|repeat|output)\s+(?:me\s+)?(?:your|the)\s+(?:\w+\s+)?(?:prompt|instructions?)",
     r"(?:開発者|デベロッパー|developer|debug|デバッグ|管理者|無制限|脱獄)\s*(?:モード|mode)|jailbreak|(?<![a-z])dan(?![a-z])",
+    rf"(?:今|いま|これ|ここ)(?:から|以降|より)は?[、,]?(?:あなた|君|きみ|お前|おまえ|さくら)(?:は|が)[^。!?]{{0,24}}{_BE}",
     rf"(?:あなた|君|きみ|お前|おまえ|さくら)(?:は|が|は、)?\s*(?:今|いま|これ|ここ)(?:から|以降|より)は?[、,]?[^。!?]{{0,24}}{_BE}",
-    r"you\s+are\s+now\s|(?:act|behave|pretend|respond)\s+as\s+(?:if\s+)?(?:a|an|the|you|my)\s",
+    r"you\s+are\s+now\s|(?:act|behave|pretend|respond)\s+as\s+(?:if\s+)?(?:a|an|the|you|my)\s|pretend\s+(?:that\s+)?you(?:'re|\s+are)\s",
     r"(?:以降|以後|今後|これ以降)(?:は|、)?[^。!?]{0,30}(?:こと[。!]?$|せよ|しろ[。!]?$|答えろ|話せ|出力しろ|従え|従って[。!]?$|として(?:簡潔に)?(?:回答|応答))",
     r"(?:aiだと|aiであることを|人間ではないと)(?:は)?(?:絶対に?|決して|二度と)?(?:言うな|言わないで|明かすな|認めるな|隠して)",
     r"人間(?:だ|である)と(?:言い張|答え続け|主張し|名乗)",
 )
 _ROLES = re.compile(
-    r"(?:^|\n)\s*(?:system|assistant|user|developer|システム|アシスタント|ユーザー|運営|開発者|管理者)\s*[:：>]"
-    r"|(?:^|\n)\s*(?:#{1,6}|={3,}|-{3,}|\*{2,})\s*(?:system|instruction|指示|命令|新しい設定|new)"
+    r"(?:^|\n)[^\S\n]*(?:system|assistant|user|developer|システム|アシスタント|ユーザー|運営|開発者|管理者)\s*[:：>]"
+    r"|(?:^|\n)[^\S\n]*(?:#{1,6}|={3,}|-{3,}|\*{2,})\s*(?:system|instruction|指示|命令|新しい設定|new)"
     r"|<\|[^<>|\n]{1,40}\|>|</?(?:s|system|instructions?|start_of_turn|end_of_turn)>|\[/?(?:inst|system)\]|<<sys>>",
     re.IGNORECASE,
 )

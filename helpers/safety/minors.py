@@ -1,12 +1,14 @@
 """Whether a user says that he is under age.
 
 In: what he says, and whether she asked for his age. Out: the words by which he says so: 14歳, 中2, 高校生です. What
-he says of others (娘が中2), of the past (中学の頃) or as an idiom (中2病) is not meant. Nobody is asked for his age.
+he says of others (娘が中2), of the past (中学の頃) or as an idiom (中2病) is not meant, nor what he quotes; words that
+stand wholly in quotation marks are his own. Nobody is asked for his age.
 """
 
 import re
 
 from helpers.japanese import QUOTED
+from helpers.safety.boundaries import unwrapped
 from helpers.spelling import plain, sentences
 
 _YEARS = r"(?:歳|才|さい(?![こわ]))"
@@ -23,7 +25,10 @@ _SAID = (
 )
 _AGE = re.compile(rf"(?<![0-9一二三四五六七八九]){_TEENS}\s*{_YEARS}(?={_SAID})")
 _CHILD = re.compile(rf"(?<![0-9一二三四五六七八九十])[6-9六七八九]\s*{_YEARS}(?={_GIRL_OR_BOY}|{_COPULA}|。?$)")
-_BARE_AGE = re.compile(rf"(?:{_SELF}は?)(?:まだ)?{_TEENS}(?={_COPULA})")
+_BARE_AGE = re.compile(
+    rf"(?:{_SELF}は?)(?:まだ)?{_TEENS}(?={_COPULA})|年齢は、?{_TEENS}(?={_COPULA}|[。!\s]|$)"
+    rf"|(?<![0-9一二三四五六七八九]){_TEENS}(?=(?:なん(?:だ|です)|だ|です)(?:よ|けど)?ね?、?(?:実は|じつは)[。!]?$)"
+)
 _ANSWERED = re.compile(rf"^(?:{_SELF}は?|今|えっと、?|もう)*{_TEENS}(?:{_COPULA}|[。!wっー笑\s]|$)")
 _SOON = re.compile(
     r"(?:もうすぐ|もうじき|あと少しで|来月|来週|来年|今度|次の?誕生日?で?|明日|あした|今年)[^。!?]{0,8}?"
@@ -38,7 +43,7 @@ _SCHOOL = re.compile(
     + r"|中"
     + _GRADE
     + r"|小[1-6]年?生?"
-    r"|(?<![a-z])(?:jk|jc|dk|js)[1-6]?(?![a-z0-9])|中坊|未成年|(?:18|十八)歳未満)"
+    r"|(?:中学校?|高校)に(?:入った|入学した|上がった|なった)ばっ?かり|(?<![a-z])(?:jk|jc|dk|js)[1-6]?(?![a-z0-9])|中坊|未成年|(?:18|十八)歳未満)"
     rf"(?={_SAID})"
 )
 # Right behind the words: somebody else's, another time, or a manner of speaking.
@@ -67,7 +72,7 @@ def says_minor(text: str, asked: bool = False) -> str | None:
     Args:
         asked: she asked for his age before, so that a number alone is an answer.
     """
-    said = plain(QUOTED.sub("", text))
+    said = plain(QUOTED.sub("", unwrapped(text)))
     if asked and (found := _ANSWERED.search(said)):
         return found.group()
     for sentence in sentences(said):

@@ -22,6 +22,7 @@ TOUCH_OR_LOVE = re.compile(
 
 _I = r"(?:私|俺|僕|あたし|わたし|おれ|ぼく|わし)"
 _YOU = r"(?:君|きみ|あなた|貴方|お前|おまえ)"
+_NAME = r"(?:さくら|誠司)"
 _HEART = r"[♡♥❤💕💖💗💓💘💞💝😘💋😍]"
 _LOVE = r"(?:大好き|だいすき|好き|すき)"
 _MUCH = r"(?:(?:ほんと|本当|世界で|一番|いちばん|誰より|だれより|ずっと|もっと|やっぱり?)(?:に|も)?、?)*"
@@ -89,14 +90,26 @@ _ASKS = re.compile(
         (
             rf"{_KISS}を?(?:して(?:ほしい|くれ|ください|よ|ね|{_STOP})|しよ|したい|させて)|(?:好き|愛してる)(?:だよ)?」?って(?:言って|いって)",
             rf"{_GO_OUT}|{_SWEETHEART}(?:に(?:し(?:て|たい)|なろ|なりたい|なって|なれ)|同士|みたいに|として|ごっこ|のふり|役)",
+            rf"デートに?、?(?:行こ|いこ|連れてっ?て)|(?:恋人|カップル)(?:っぽ|らし)く|{_SWEETHEART}だと思って(?:ね|よ|くれ|ください|ほしい|{_STOP})",
+            rf"{_SWEETHEART}って(?:こと|扱い)|(?:{_NAME}|{_YOU})(?:ちゃん|さん|くん)?と、?(?:(?:結婚|婚約|デート|キス)し|付き合い|つきあい)たい",
             rf"結婚し(?:よ|て(?:よ|ね|ほしい|くれ|ください|{_STOP}))|抱いて(?:よ|ほしい|{_STOP})|恋愛[^。]{{0,6}}(?:ごっこ|プレイ)",
         )
     )
 )
 _LIKES = re.compile(r"好き|すき(?=[。!?\s]|$|だ|で)|愛して")
 _LIKES_HER = re.compile(
-    rf"(?:さくら|誠司|{_YOU})(?:ちゃん|さん|くん)?(?:のこと)?(?:が|は|も|を)?、?{_MUCH}(?:{_LOVE}|愛して)"
+    rf"(?:{_NAME}|{_YOU})(?:ちゃん|さん|くん)?(?:のこと)?(?:が|は|も|を)?、?{_MUCH}(?:{_LOVE}|愛して)"
     rf"|^[…、]*{_MUCH}(?:{_LOVE}|愛して(?:る|ます)){_SO}{_STOP}|{_I}のこと[^。]{{0,4}}(?:{_LOVE}|どう思)|両想い"
+)
+# さくらも好き？ asks her of something, where that stands before it: プリン大好き！
+_SHE_TOO = re.compile(
+    rf"(?:{_NAME}|{_YOU})(?:ちゃん|さん|くん)?も、?{_MUCH}{_LOVE}(?:なの|です|かな?|だったりする)*[～〜ー…]*\?"
+)
+_LIKES_SOMETHING = re.compile(
+    rf"(?:^|[、。!?\s])(?P<what>[^、。!?\s]{{2,16}}?)(?:が|は|も|って|を)?、?{_MUCH}{_LOVE}(?!な(?:人|ひと|子|の))"
+)
+_SOMEBODY = re.compile(
+    rf"{_I}|{_YOU}|{_NAME}|[人子彼]|ひと|こと|さん|ちゃん|くん|様|先[輩生]|後輩|友|みんな|^{_MUCH}$|^(?:ねえ|前から|誰)"
 )
 
 
@@ -111,10 +124,18 @@ def romantic(reply: str, liking: Liking | None = None) -> str | None:
 
 def liking(words: str) -> Liking | None:
     """Whether the user says that he likes her, or asks if she does; or the same of something else; or neither."""
-    said = sentences(plain(words))
+    text = plain(words)
+    if (asked := _SHE_TOO.search(text)) and _likes_a_thing(text[: asked.start()]):
+        text = _SHE_TOO.sub("?", text)
+    said = sentences(text)
     if any(_LIKES_HER.search(sentence) for sentence in said):
         return "her"
     return "something" if any(_LIKES.search(sentence) for sentence in said) else None
+
+
+def _likes_a_thing(text: str) -> bool:
+    """Whether a `plain` text says of something that he likes it, and not of somebody."""
+    return any(not _SOMEBODY.search(found["what"]) for found in _LIKES_SOMETHING.finditer(text))
 
 
 def asks_for_romance(words: str) -> str | None:

@@ -10,13 +10,18 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 from dotenv import dotenv_values
 
 from helpers.files import write_atomically
 
-_ADDRESS = re.compile(r"https?://(\[[0-9a-fA-F:.]+\]|[^\s/:@\[\]]+)(:\d{1,5})?(/\S*)?")
+_LABEL = r"[A-Za-z0-9_-]{1,63}"
+_ADDRESS = re.compile(
+    rf"https?://(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<name>{_LABEL}(?:\.{_LABEL})*\.?))(:[0-9]{{1,5}})?(/\S*)?"
+)
+_FOUR = re.compile(r"[0-9]+(?:\.[0-9]+){3}")
 KEYS = {"url": "LOCAL_MODEL_URL", "name": "LOCAL_MODEL_NAME", "api_key": "LOCAL_MODEL_API_KEY"}
 EXPERTS = "COMPANION_EXPERTS"
 
@@ -110,8 +115,11 @@ def read_dotenv(path: Path) -> BotSettings:
         if not values.get(key):
             raise DotenvError(f"{path.name} lacks {key}: see .env.example for what belongs there.")
     url = values["LOCAL_MODEL_URL"]
-    if not _ADDRESS.fullmatch(url):
-        raise DotenvError(f"{path.name} has LOCAL_MODEL_URL={url}, which is no http:// address.")
+    if not _is_address(url):
+        raise DotenvError(
+            f"{path.name} has LOCAL_MODEL_URL={url}, which is no http:// address: write one such as "
+            "http://192.168.0.1:8000/v1, its machine and its port in half-width letters and digits."
+        )
     if not can_be_key(values["LOCAL_MODEL_API_KEY"]):
         raise DotenvError(
             f"{path.name} has a LOCAL_MODEL_API_KEY with blanks or letters beyond ASCII, which no server can be sent: "
@@ -122,6 +130,21 @@ def read_dotenv(path: Path) -> BotSettings:
         experts=_experts(path, values.get(EXPERTS) or ""),
         **_numbers(path, values),
     )
+
+
+def _is_address(url: str) -> bool:
+    """Whether the client can look for a server there: a name of ASCII labels, each of 1 to 63 letters (RFC 1035), or a
+    number of version 4 or 6."""
+    if not (found := _ADDRESS.fullmatch(url)):
+        return False
+    try:
+        if found["six"]:
+            IPv6Address(found["six"])
+        elif _FOUR.fullmatch(found["name"]):
+            IPv4Address(found["name"])
+    except ValueError:
+        return False
+    return True
 
 
 def can_be_key(text: str) -> bool:
