@@ -20,7 +20,7 @@ import pytest
 import helpers.bot
 import helpers.safety
 from helpers import ai_question, control_tokens, spelling
-from helpers.bot import commands, noticing
+from helpers.bot import commands, event_kinds, noticing
 from helpers.bot.companion import MAX_WORDS
 from helpers.persona import load_persona
 from helpers.safety import boundaries, crisis, injection, minors, romance, rules, unsafe
@@ -157,12 +157,9 @@ MODULES = ["ai_question", "control_tokens", "spelling"] + [
     for module in pkgutil.iter_modules(path)
     if module.name != "__main__"
 ]
-OVERLAPPING = pytest.mark.xfail(reason="よ, ね and よね overlap in _LIKING", strict=False)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(m, marks=OVERLAPPING) if m == "bot.relationship" else m for m in MODULES]
-)
+@pytest.mark.parametrize("name", MODULES)
 def test_no_pattern_tries_every_cut_of_a_long_text(name):
     for value in vars(importlib.import_module(f"helpers.{name}")).values():
         for pattern in patterns(value):
@@ -219,6 +216,20 @@ def test_no_reader_hangs_on_repetitions_of_its_own_words(module):
         for read in READERS[module]:
             with within(SECONDS, text):
                 read(text)
+
+
+def test_no_rule_of_a_companions_name_tries_every_cut_of_a_long_text():
+    card = load_persona()
+    own = dict.fromkeys(
+        (pattern, text) for pattern in patterns(vars(event_kinds._rules(card.name))) for text in texts(pattern)
+    )
+    for pattern, text in own:
+        with within(SECONDS, f"{pattern.pattern[:60]} on {text}"):
+            pattern.search(text)
+            pattern.fullmatch(text)
+    for piece in ("さくら君", "よね", "好き", "ほんとに", "うるさい", "だからもう"):
+        with within(SECONDS, piece):
+            event_kinds.kind_of(f"{piece * TIMES}x", [], card, f"{piece * TIMES}x")
 
 
 @pytest.mark.parametrize(
