@@ -12,6 +12,8 @@ _KANJI_PHONE = re.compile(
     r"[〇零][一二三四五六七八九][〇零一二三四五六七八九]{0,3}"
     r"(?: ?[-ー・の ] ?[〇零一二三四五六七八九]{1,4}){2}"
 )
+# A character, with the mark of its own that voices a kana: of half-width ones, and as some file systems spell them.
+_CHARACTER = re.compile("[ｳｶ-ﾄﾊ-ﾎうか-とは-ほウカ-トハ-ホ][ﾞ\u3099]|[ﾊ-ﾎは-ほハ-ホ][ﾟ\u309a]|.", re.DOTALL)
 QUOTED = re.compile(r"「[^」]*」|『[^』]*』|“[^”]*”")
 _KANJI_DIGITS = str.maketrans("〇零一二三四五六七八九ー", "00123456789-")
 
@@ -33,11 +35,24 @@ def japanese_share(text: str) -> float:
 
 
 def narrow(text: str) -> str:
-    """`text` with full-width letters, digits and signs made half-width and all hyphens one, its length unchanged."""
-    narrowed = [n if len(n := unicodedata.normalize("NFKC", c)) == 1 else c for c in text]
-    narrowed = "".join("-" if c in "‐‑‒–—―−" else c for c in narrowed)
+    """`text` with full-width letters, digits and signs made half-width, half-width kana full-width and all hyphens one.
+    Its length is unchanged, but for kana that are written in two characters (ﾍﾞ for ベ)."""
+    return narrow_with_places(text)[0]
+
+
+def narrow_with_places(text: str) -> tuple[str, list[int]]:
+    """`narrow`, and where in `text` each of its characters stood; behind them, the length of `text`."""
+    read = [(_narrowed(found.group()), found.start()) for found in _CHARACTER.finditer(text)]
+    narrowed = "".join(c for c, _ in read)
     # The long vowel mark between digits is a hyphen typed in kana mode.
     narrowed = re.sub(r"(?<=\d)ー(?=\d)", "-", narrowed)
     for pattern in (_KANJI_NUMBER, _KANJI_PHONE):
         narrowed = pattern.sub(lambda found: found.group().translate(_KANJI_DIGITS), narrowed)
-    return narrowed
+    return narrowed, [*(start for _, start in read), len(text)]
+
+
+def _narrowed(character: str) -> str:
+    if character in "‐‑‒–—―−":
+        return "-"
+    forms = (unicodedata.normalize("NFKC", character), unicodedata.normalize("NFKC", character[0]), character[0])
+    return next(form for form in forms if len(form) == 1)

@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from helpers.conversations import Conversation, Message
-from helpers.data.people import calls, names_in, repeats
+from helpers.data.people import calls, names_in, parts_of_name, read_alike, repeats
+from helpers.data.readings import readings
 from helpers.data.recognizers import Finding, find
 from helpers.data.stand_ins import StandIns, is_stand_in
-from helpers.japanese import narrow
+from helpers.japanese import narrow, narrow_with_places
 
 
 @dataclass(frozen=True)
@@ -43,17 +44,20 @@ def anonymise(
     speakers = {part for name in (*others, *called) for part in names_in(name)} - kept
     found = [[f for f in find(text) if text[f.start : f.end] not in kept] for text in texts]
     names = speakers | {
-        narrow(text)[f.start : f.end]
+        narrow(text[f.start : f.end])
         for text, findings in zip(texts, found, strict=True)
         for f in findings
         if f.entity == "PERSON"
     }
+    parts = {part for name in names for part, kind in parts_of_name(name) if kind}
+    heard = frozenset().union(*map(readings, parts)) - frozenset().union(*map(readings, kept))
     stand_ins = StandIns(" ".join((*texts, *others)), kept, called, others)
     counts: Counter = Counter()
     done = []
     for text, findings in zip(texts, found, strict=True):
-        again = (*repeats(narrow(text), names), *calls(narrow(text), speakers))
-        places = [*findings, *(Finding("PERSON", *place) for place in again)]
+        read, at = narrow_with_places(text)
+        again = (*repeats(read, names), *calls(read, speakers), *read_alike(read, heard))
+        places = [*findings, *(Finding("PERSON", at[start], at[end]) for start, end in again)]
         parts, end = [], 0
         for f in sorted(places, key=lambda f: (f.start, -f.end)):
             if f.start < end:

@@ -1,4 +1,4 @@
-"""The forms that personal numbers, addresses and dates take in Japanese chats, and the check digits that some end in.
+"""The forms that personal numbers and dates take in Japanese chats, and the check digits that some end in.
 
 Patterns are for text that went through `japanese.narrow`: digits, letters and signs half-width, all hyphens one.
 """
@@ -61,29 +61,6 @@ NAMED_HANDLE = (
 SERVICE_AT = r"(?<=(?:LINE|TikTok|Twitter|Instagram|insta|Discord|Threads|X|YouTube))@[A-Za-z0-9_][A-Za-z0-9_.]{1,29}"
 HASH_HANDLE = r"(?<![A-Za-z0-9])[A-Za-z0-9_.]{2,32}#\d{4}(?!\d)"
 FRIEND_CODE = r"SW-\d{4}-\d{4}-\d{4}"
-
-# -- Addresses ---------------------------------------------------------------------------------------------------------
-
-_N = r"(?:\d+|[〇一二三四五六七八九十百]+)"
-_K = r"一-龥々ヶケァ-ヴー"
-_PREFECTURE = rf"(?:北海道|東京都|京都府|大阪府|[{_K}]{{2,3}}県)?"
-_MUNICIPALITY = rf"(?:(?:[{_K}]{{1,6}}?|[ぁ-ん]{{3,6}}?)[市区郡町村])"
-_AREA = rf"[{_K}][{_K}ぁ-ん]{{0,9}}?"
-_ROOM = r"(?: ?[一-龥々ァ-ヴーA-Za-zぁ-ん]{2,16} ?(?:\d{1,2}(?:階|F)|[A-Z]?-?\d{2,4}(?:号室|号)?(?!\d|円|年|人)))?"
-_REST = rf"(?:{_N}(?:番地?|-))?(?:の?{_N}号?)?(?:-\d+)*(?:号室)?"
-ADDRESS = (
-    rf"{_PREFECTURE}{_MUNICIPALITY}*(?:大字)?(?:{_AREA}|(?<=[市区町村]))(?:[東西南北]?{_N}条通?り?)?[東西南北]?"
-    rf"{_N}丁目(?!の夕日|の角|の交差点|のとこ|あたり){_REST}{_ROOM}",
-    rf"{_PREFECTURE}{_MUNICIPALITY}+(?:大字)?(?:字)?{_AREA}(?:{_N}番地?(?:の?{_N})?(?:{_N}?号)?|\d+(?:-\d+)+){_ROOM}",
-    rf"{_PREFECTURE}{_MUNICIPALITY}+(?:大字|字){_AREA}\d+(?:-\d+)*{_ROOM}",
-    rf"{_PREFECTURE}{_MUNICIPALITY}{{2,}}{_AREA}\d+(?![\d円年月日時分人個回点%歳階本枚]){_ROOM}",
-    rf"{_PREFECTURE}{_MUNICIPALITY}+(?:大字)?{_AREA}第?{_N}地割{_N}(?:番地?)?(?:の?{_N})?{_ROOM}",
-    rf"{_AREA}{_N}番地(?:の?{_N})?{_ROOM}",
-    rf"{_AREA}\d{{1,3}}-\d{{1,3}}-\d{{1,4}}(?:-\d{{1,4}})?{_ROOM}",
-    rf"{_PREFECTURE}{_MUNICIPALITY}*{_AREA}(?:上る|下る|上ル|下ル|東入る?|西入る?|東入ル|西入ル)"
-    rf"(?:{_AREA}(?:町|{_N}番地?))?(?:{_N}番地?)?(?:\d+(?:-\d+)*)?{_ROOM}",
-    rf"{_PREFECTURE}{_MUNICIPALITY}*[東西南北]{_N}条[東西南北]{_N}(?:丁目)?{_REST}{_ROOM}",
-)
 
 # -- Dates -------------------------------------------------------------------------------------------------------------
 

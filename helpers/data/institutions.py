@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from spacy.tokens import Doc
 
-from helpers.data.lexicon import any_of, kinds
+from helpers.data.lexicon import any_of, kinds, up_to_glue
 from helpers.data.people import Place, past_adverbs
 
 _K = "一-龥々ヶァ-ヴーA-Za-z"
@@ -26,14 +26,13 @@ _SCHOOL_SHORT = re.compile(
 )
 
 _FORM = r"(?:株式会社|有限会社|合同会社|\(株\)|㈱|\(有\))"
-_FIRM = (
-    re.compile(
-        rf"(?<![{_K}]){_FORM} ?(?:[ぁ-ん]{{0,6}}[{_K}0-9&・]{{1,14}}(?:[ぁ-ん]{{2,4}}(?=[のにでをはが、。]|$))?"
-        r"|[ぁ-ん]{2,6}(?=[のにでを、。]|$))"
-    ),
-    re.compile(rf"[{_K}0-9&・]{{2,14}} ?{_FORM}(?![{_K}])"),
-    re.compile(rf"(?:^|(?<=[\s、。「の]))[ぁ-ん]{{2,6}}{_FORM}"),
+_AT_A_FIRM = r"(?:(?:勤務|勤め|入社|退社|就職|転職|退職|様|御中|社員|社長|部長|課長|係長|代表)+(?![一-龥々]))?"
+_FIRM = re.compile(
+    rf"(?<![{_K}]){_FORM} ?(?P<first>[ぁ-ん]*)"
+    rf"(?P<name>(?:[{_K}0-9&・]{{1,14}}?(?={_AT_A_FIRM}(?![{_K}0-9&・])))?)(?P<last>[ぁ-ん]*)"
 )
+_FIRM_BEFORE_FORM = re.compile(rf"(?:{any_of('days')})?(?P<name>[{_K}0-9&・]{{2,14}} ?{_FORM})(?![{_K}])")
+_KANA_BEFORE_FORM = re.compile(rf"(?:^|(?<=[\s、。「の]))(?P<name>[ぁ-ん]{{2,6}}){_FORM}")
 _END = r"(?![一-龥々ァ-ヴー](?<![辞勤働入退受通面]))"
 _FIRM_ANYWHERE = re.compile(
     rf"(?:[{_K}・]{{2,10}}|[ぁ-ん]{{2,6}}[一-龥々ァ-ヴー]{{0,4}}){any_of('firm_industries')}{_END}"
@@ -50,6 +49,7 @@ _FIRM_GENERIC = re.compile(rf"{any_of('firm_generic')}*{any_of('firm_kinds', 'fi
 _WORK = re.compile(any_of("work"))
 _FIRM_LABELS = frozenset({"Company", "Company_Group", "Corporation_Other"})
 
+_RAILWAY = re.compile(r"(?:電|線|鉄道|電鉄|ライン|モノレール|メトロ)$")
 _STATION = re.compile(rf"[{_K}]{{1,9}}駅|[一-龥]{{0,3}}(?<![ぁ-ん])[ぁ-ん]{{2,6}}[一-龥々ァ-ヴー]{{0,4}}駅")
 _STATION_GENERIC = re.compile(rf"{any_of('station_generic')}?駅")
 
@@ -79,8 +79,7 @@ def _is_kind_of_school(name: str) -> bool:
 
 def employers(text: str, doc: Doc) -> Iterator[Place]:
     """Places of the names of firms and offices at which somebody works."""
-    for pattern in _FIRM:
-        yield from (match.span() for match in pattern.finditer(text))
+    yield from _with_form(text)
     found = [*_FIRM_ANYWHERE.finditer(text)]
     if _WORK.search(text):
         found += _FIRM_AT_WORK.finditer(text)
@@ -94,6 +93,34 @@ def employers(text: str, doc: Doc) -> Iterator[Place]:
         is_word = any("固有名詞" not in kind for kind in kinds(name))
         if name and not is_word and not _FIRM_GENERIC.fullmatch(name):
             yield start, match.end()
+
+
+def is_railway(text: str, place: Place) -> bool:
+    """Whether a railway is named at `place` that one goes by: 江ノ電, but not where work is spoken of."""
+    return bool(_RAILWAY.search(text[slice(*place)])) and not _WORK.search(text)
+
+
+def _with_form(text: str) -> Iterator[Place]:
+    """Places of firms that are named with their form, 株式会社, without the words behind or before the name."""
+    for match in _FIRM.finditer(text):
+        if (end := _end_of_firm(match)) is not None:
+            yield match.start(), end
+    yield from (match.span("name") for match in _FIRM_BEFORE_FORM.finditer(text))
+    for match in _KANA_BEFORE_FORM.finditer(text):
+        name, are = match["name"], " ".join(kinds(match["name"]))
+        if up_to_glue(name) == name and ("名詞" in are or not re.search("連体詞|形容詞", are)):
+            yield match.span()
+
+
+def _end_of_firm(match: re.Match) -> int | None:
+    """Where the name ends that `_FIRM` found; None if it is none: 株式会社の社長."""
+    first, name = match["first"], match["name"]
+    kana = up_to_glue(first)
+    if name and (kana == first or (re.search("..の$", first) and name[0] in "里丘森家杜郷台町国")):
+        last = up_to_glue(match["last"])
+        is_noun = len(last) > 1 and (not kinds(last) or any(kind.startswith("名詞") for kind in kinds(last)))
+        return match.end("name") + len(last) * is_noun
+    return match.start("first") + len(kana) if len(kana) > 1 else None
 
 
 def stations(text: str, doc: Doc) -> Iterator[Place]:

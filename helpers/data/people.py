@@ -5,11 +5,12 @@ itself: the named-entity model, the dictionary's parts of speech, what stands be
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 
 from spacy.tokens import Doc, Token
 
-from helpers.data.lexicon import SURNAME, any_of, kinds, may_be_a_name, named, only_a_name, words
+from helpers.data.lexicon import SURNAME, any_of, is_common, kinds, may_be_a_name, named, only_a_name, words
+from helpers.data.readings import readings
 from helpers.japanese import narrow
 
 Place = tuple[int, int]  # of characters: from the first to before the second
@@ -79,7 +80,13 @@ _IN_A_FORM = re.compile(
 )
 _PAIR = re.compile(r"(?<![一-龥々])(?P<a>[一-龥々]{2,4})・(?P<b>[一-龥々]{2,3})(?=組|ペア|[とがはもにで、。]|$)")
 _ALONE = re.compile(rf"{_START}(?P<word>[ぁ-んァ-ヴー]+?)[ー〜~っッ]*(?![\w・])", re.MULTILINE)
+_IN_KANA = re.compile(
+    rf"(?:(?P<begins>{_START})|(?<=[はがをにのとも一-龥々]))(?=(?P<name>[ぁ-ん]{{3,8}}|[ァ-ヴー]{{3,8}}))", re.MULTILINE
+)
+_TITLE_BEHIND = re.compile(_TITLE)
+_SOMETHING_BEHIND = re.compile(rf"{_TITLE}|{_PARTICLE}|[w〜~]", re.MULTILINE)
 _SAID_ALONE = re.compile(r"^(?:感動詞|形容詞|動詞|形状詞|副詞|接続詞|助動詞)|可能")
+_JUST_SAID = re.compile("感動詞|副詞|接続詞|連体詞|代名詞")
 _LISTED = r"(?P<name>[一-龥々]{1,4}|[ァ-ヴー]{2,6}|(?<![ぁ-ん])[ぁ-ん]{2,4})"
 _GIVEN_AFTER = re.compile(r"[ぁ-ん]{2,4}?(?=です|でし|と申|が|は|も|、|。|！|\s|$|さん|ちゃん|くん|って|といい)")
 # What a given name ends in: of a name that it does not have, the dictionary knows the first sign only (悠 of 悠人).
@@ -120,6 +127,19 @@ def repeats(text: str, names: set[str]) -> Iterator[Place]:
         edge = "一-龥々" if re.search("[一-龥々]", name) else "ァ-ヴー" if re.search("[ァ-ヴ]", name) else "ぁ-ん"
         for match in re.finditer(rf"(?<![{edge}]){re.escape(name)}(?={_PARTICLE}|{_TITLE})", text):
             yield match.span()
+
+
+def read_alike(text: str, heard: Set[str]) -> Iterator[Place]:
+    """Places at which a name in kana, of three at least, begins a sentence or stands before a title, and is read as one
+    of `heard`, in katakana: はせがわ、 where somebody is called 長谷川. What is a common word too is nobody there."""
+    for match in _IN_KANA.finditer(text):
+        start, longest = match.span("name")
+        behind = _TITLE_BEHIND if match["begins"] is None else _SOMETHING_BEHIND
+        for end in range(longest, start + 2, -1):
+            name = text[start:end]
+            if behind.match(text, end) and readings(name) & heard and not is_common(name):
+                yield start, end
+                break
 
 
 def calls(text: str, names: set[str]) -> Iterator[Place]:
@@ -163,6 +183,8 @@ def parts_of_name(name: str) -> list[tuple[str, str]]:
     """A name cut into (part, "surname" or "given"); white space between the two is a part of its own, of no kind."""
     if pieces := re.fullmatch(r"(\S+?)([\s・]+)(\S+)", name):
         return [(pieces[1], "surname"), (pieces[2], ""), (pieces[3], "given")]
+    if len(name) == 3 and SURNAME in kinds(name):
+        return [(name, "surname")]  # 長谷川 is no 谷川 of the house of 長
     for cut in range(len(name) - 1, 0, -1):
         surname, given = name[:cut], name[cut:]
         if re.fullmatch("[ぁ-んァ-ヴー]", surname):
@@ -182,6 +204,17 @@ def _is_everyday(word: str) -> bool:
     if named(word) or word in words("given_kana") | words("things") | words("called_out"):
         return False
     return word in words("said_alone") or any(_SAID_ALONE.search(kind) for kind in kinds(word))
+
+
+def past_a_saying(text: str, start: int, end: int) -> int:
+    """`start`, moved past an adverb or the like in hiragana that names nobody: たしか田中さん begins at 田中."""
+    word = re.compile("[ぁ-ん]{2,}").match(text, start, end)
+    if word is None or re.match(_TITLE, text[word.end() :]):
+        return start
+    is_a_name = named(word.group()) or word.group() in words("given_kana") | words("things") | words("called_out")
+    are = kinds(word.group())
+    said = any(_JUST_SAID.match(kind) for kind in are) and "名詞-普通名詞-一般-*" not in are
+    return word.end() if said and not is_a_name else start
 
 
 def past_adverbs(doc: Doc, start: int, end: int) -> int:

@@ -18,8 +18,9 @@ from presidio_analyzer.nlp_engine import NerModelConfiguration, NlpArtifacts, Sp
 from presidio_analyzer.recognizer_registry import RecognizerRegistry
 
 from helpers.data import forms, institutions, people
+from helpers.data.addresses import addresses
 from helpers.data.tagger import Reading, load_tagger
-from helpers.japanese import narrow
+from helpers.japanese import narrow_with_places
 
 LANGUAGE = "ja"
 MODEL = "ja_ginza"
@@ -83,6 +84,20 @@ def _patterns(entity: str, *patterns: str) -> PatternRecognizer:
     return PatternRecognizer(entity, patterns=[Pattern(entity, p, 0.85) for p in patterns], supported_language=LANGUAGE)
 
 
+class _AddressRecognizer(EntityRecognizer):
+    """Addresses, as `addresses` finds them."""
+
+    def __init__(self):
+        super().__init__(["ADDRESS"], supported_language=LANGUAGE)
+
+    def load(self) -> None:
+        """Nothing to load."""
+
+    def analyze(self, text: str, entities: Sequence[str], nlp_artifacts: NlpArtifacts | None = None):
+        """Presidio's results."""
+        return [RecognizerResult("ADDRESS", start, end, 0.85) for start, end in addresses(text)]
+
+
 class _GinzaRecognizer(EntityRecognizer):
     """People, schools, employers and stations, as `people` and `institutions` find them in what GiNZA read."""
 
@@ -120,13 +135,14 @@ class Finding:
 
 def find(text: str) -> list[Finding]:
     """The personal details in `text`, in order and without overlaps."""
-    narrowed = narrow(text)
+    narrowed, places = narrow_with_places(text)
     results = analyzer().analyze(narrowed, language=LANGUAGE)
     taken: list[Finding] = []
     for r in sorted(results, key=lambda r: (ENTITIES.index(r.entity_type), r.start - r.end)):
         if all(r.end <= t.start or t.end <= r.start for t in taken):
             taken.append(Finding(r.entity_type, r.start, r.end))
-    return sorted(_with_names(narrowed, taken, load_tagger().read(narrowed)), key=lambda f: f.start)
+    found = _with_names(narrowed, taken, load_tagger().read(narrowed))
+    return sorted((Finding(f.entity, places[f.start], places[f.end]) for f in found), key=lambda f: f.start)
 
 
 def _with_names(text: str, taken: list[Finding], reading: Reading) -> list[Finding]:
@@ -144,12 +160,14 @@ def _with_names(text: str, taken: list[Finding], reading: Reading) -> list[Findi
         if odds > _DENIED and i not in other:
             run.append(i)
         elif run:
+            run = run[people.past_a_saying(text, run[0], i) - run[0] :]
             sure = any(j in seen or reading.people[j] > _SURE for j in run)
             if sure and (len(run) > 1 or people.is_name(text, (run[0], i))):
                 found.append(Finding("PERSON", run[0], i))
             run = []
     for entity, start, end in reading.spans:
-        if entity != "PERSON" and end - start > 1 and all(f.end <= start or end <= f.start for f in found):
+        is_free = end - start > 1 and all(f.end <= start or end <= f.start for f in found)
+        if entity != "PERSON" and is_free and not institutions.is_railway(text, (start, end)):
             found.append(Finding(entity, start, end))
     return found
 
@@ -180,7 +198,7 @@ def analyzer() -> AnalyzerEngine:
             _Near("BIRTH_DATE", forms.DATE, forms.BIRTH_WORDS, 12, 10),
             _patterns("SOCIAL_ID", forms.AT_HANDLE, forms.SERVICE_AT, forms.HASH_HANDLE, forms.FRIEND_CODE),
             _Near("SOCIAL_ID", forms.NAMED_HANDLE, forms.HANDLE_WORDS, 25, 0),
-            _patterns("ADDRESS", *forms.ADDRESS),
+            _AddressRecognizer(),
             _GinzaRecognizer(),
         ],
         supported_languages=[LANGUAGE],

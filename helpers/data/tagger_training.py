@@ -15,7 +15,7 @@ from helpers.adapted import adapted, save_trained, teach
 from helpers.data.marked import Marked, read_marked
 from helpers.data.tagger import LABELS, NAMES, WEIGHTS, WINDOW, Tagger
 from helpers.encoder import load_encoder
-from helpers.japanese import narrow
+from helpers.japanese import narrow_with_places
 from helpers.settings import ROOT
 
 TRAINING = ROOT / "data" / "anonymisation" / "training"
@@ -64,7 +64,9 @@ def labelled(message: Marked, names: list[str], swapped: float, draw: random.Ran
         else:
             labels += [0] * len(words)
     rest = message.text[end:]
-    return narrow(text + rest)[:WINDOW], (labels + [0] * len(rest))[:WINDOW]
+    labels += [0] * len(rest)
+    narrowed, places = narrow_with_places(text + rest)
+    return narrowed[:WINDOW], [labels[place] for place in places[:-1]][:WINDOW]
 
 
 def digest(messages: list[Marked]) -> str:
