@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from helpers.conversion.convert import convert
 from helpers.conversion.layouts import read_layout
@@ -98,8 +99,19 @@ def resolve_base_model(name: str) -> BaseModel:
         if read_layout(folder):
             files = ("*.safetensors", "pytorch_model*", "*config.json", "tokenizer.model")
             return _converted(name, folder, sha256_folder(folder, files), link="")
-        return BaseModel(name, folder, sha256_folder(folder, ("*.safetensors", "config.json", "tokenizer.json")), "")
+        return BaseModel(name, folder, sha256_folder(folder, _loaded(folder)), "")
     return _from_hub(name)
+
+
+def _loaded(folder: Path) -> list[str]:
+    """What transformers reads weights and vocabulary from: pickles only without safetensors, a vocabulary's older files
+    only without tokenizer.json."""
+    patterns = ["*.safetensors", "config.json", "tokenizer.json"]
+    if not any((folder / name).exists() for name in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME)):
+        patterns.append("pytorch_model*")
+    if not (folder / "tokenizer.json").exists():
+        patterns += ["*.model", "*.tiktoken", "tekken.json", "vocab.*", "merges.txt"]
+    return patterns
 
 
 def _from_hub(name: str) -> BaseModel:

@@ -71,7 +71,7 @@ def selected(first: str | None, last: str | None, only: str | None) -> list[str]
 def notebook_parameters(stage: str, profile: str, run_name: str, given: dict[str, object]) -> dict[str, object]:
     """What papermill passes to this stage's notebook: of `given`, what the stage declares."""
     known = parameters_of(stage)
-    return {"profile": profile, "run_name": run_name} | {k: v for k, v in given.items() if k in known}
+    return {k: v for k, v in given.items() if k in known} | {"profile": profile, "run_name": run_name}
 
 
 def fingerprint(stage: str, profile: str, run_name: str, given: dict[str, object]) -> str:
@@ -179,7 +179,7 @@ def run_course(args: argparse.Namespace) -> None:
     profile, reason = choose_profile(args.profile)
     given = given_parameters(args.parameters)
     check_parameters(given, {name for stage in STAGES for name in parameters_of(stage)}, "The course")
-    run = OUTPUTS / (args.run_name or default_run(profile))
+    run = OUTPUTS / (args.run_name or given.get("run_name") or default_run(profile))
     stages = selected(args.first, args.last, args.only)
     if "persona" not in given or stages[0] != STAGES[0]:
         default = parameters_of(stages[0])["persona"][PROFILES.index(profile)]
@@ -194,11 +194,28 @@ def run_course(args: argparse.Namespace) -> None:
                 continue
             print(f"{stage:<18} running …", flush=True)
             began = time.monotonic()
-            (run / stage / "fingerprint").unlink(missing_ok=True)
-            run_stage(run, stage, notebook_parameters(stage, profile, run.name, given))
+            with _without_fingerprint(run / stage):
+                run_stage(run, stage, notebook_parameters(stage, profile, run.name, given))
             write_atomically(run / stage / "fingerprint", mark)
             print(f"{stage:<18} done in {time.monotonic() - began:.0f} s", flush=True)
         report(run)
+
+
+@contextmanager
+def _without_fingerprint(folder: Path) -> Iterator[None]:
+    """While a stage runs it has none; the old one comes back if the stage stopped before it changed anything."""
+    record, old = (_text(folder / name) for name in ("run.json", "fingerprint"))
+    (folder / "fingerprint").unlink(missing_ok=True)
+    try:
+        yield
+    except BaseException:
+        if old is not None and _text(folder / "run.json") == record:
+            write_atomically(folder / "fingerprint", old)
+        raise
+
+
+def _text(file: Path) -> str | None:
+    return file.read_text(encoding="utf-8") if file.exists() else None
 
 
 def default_run(profile: str) -> str:

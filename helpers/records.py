@@ -86,7 +86,8 @@ class PeakMemory(threading.Thread):
 
 
 class Stage:
-    """One run of one stage. Make it with `start()`, close it with `finish()`.
+    """One run of one stage. Make it with `start()`, call `writes()` before it changes what an earlier run left, and
+    close it with `finish()`.
 
     Of several processes that train together the first alone writes the record.
     """
@@ -99,7 +100,10 @@ class Stage:
         self._began, self._memory, self._gpu_peak = time.monotonic(), PeakMemory(), 0
         self.folder.mkdir(parents=True, exist_ok=True)
         self._memory.start()
-        self._write("running")
+        if _record(self.folder)["status"] == "complete":
+            (self.folder / "run.json").touch()  # the run that was worked on last is this one
+        else:
+            self._write("running")
 
     def uses(self, base: "BaseModel", tokenizer: "PreTrainedTokenizerBase") -> None:
         """Note base model and chat template; stages read from now on must have been made with the same."""
@@ -136,6 +140,11 @@ class Stage:
         """
         self.inputs[_relative(path)] = data_sha256(path)
         return path
+
+    def writes(self) -> None:
+        """From here on the stage changes what an earlier run of it left; the record says "running" until `finish()`.
+        Until here the record of a finished run stands: one that is refused, or stops, before this costs nothing."""
+        self._write("running")
 
     def peaks(self) -> dict[str, int | None]:
         """Peaks so far in bytes: resident memory of this process and its children, and what PyTorch held on the GPU in
@@ -226,7 +235,8 @@ class Artifacts:
 
 
 def start(settings: Settings) -> Stage:
-    """Begin a stage; its record says "running" until `finish()`. What the helpers log shows in the notebook.
+    """Begin a stage. Its record says "running" until `finish()`; where the stage was finished before, only from
+    `writes()` on. What the helpers log shows in the notebook.
 
     Raises:
         Mismatch: the run is another persona's, and this is not the stage with which it would begin anew. Nothing is
@@ -250,10 +260,7 @@ def load(run: Path, stage: str) -> Artifacts:
         Mismatch: a file is not what the record says.
     """
     number = stage.split("_")[0]
-    try:
-        record = _read(run / stage / "run.json")
-    except FileNotFoundError:
-        record = {"status": "missing"}
+    record = _record(run / stage)
     if record["status"] != "complete":
         what = "has not been run" if record["status"] == "missing" else "was interrupted"
         raise MissingStage(
@@ -307,11 +314,16 @@ def data_sha256(path: Path) -> str:
 
 def status(run: Path) -> list[dict]:
     """The records of all stages of a run, in course order; a stage never run has the status "missing"."""
-    records = []
-    for stage in STAGES:
-        file = run / stage / "run.json"
-        records.append(_read(file) if file.exists() else {"stage": stage, "status": "missing"})
-    return records
+    return [_record(run / stage) for stage in STAGES]
+
+
+def _record(folder: Path) -> dict:
+    try:
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {"stage": folder.name, "status": "missing"}
+    persona = record.get("settings", {}).get("persona")  # where records name it that have no note of it
+    return {"persona": persona_name(persona)} | record if persona else record
 
 
 def require_persona(run: Path, persona: object) -> None:
@@ -327,12 +339,6 @@ def require_persona(run: Path, persona: object) -> None:
             f"Run {run.name!r} was made for the persona {whose}, not for {asked}: give persona={whose}, or take "
             "another run."
         )
-
-
-def _read(file: Path) -> dict:
-    record = json.loads(file.read_text(encoding="utf-8"))
-    persona = record.get("settings", {}).get("persona")  # where records name it that have no note of it
-    return {"persona": persona_name(persona)} | record if persona else record
 
 
 def at_work(run: Path) -> bool:

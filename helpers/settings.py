@@ -190,6 +190,10 @@ CHOICES = {
 }
 
 
+# Of the parameters that have no value in any profile these take a number, the others text.
+_NUMBERS = ("token_budget", "beta")
+
+
 class UnknownParameter(ValueError):
     """A parameter that no stage, or not this one, declares."""
 
@@ -256,26 +260,39 @@ def parameters_of(stage: str) -> dict[str, tuple]:
 
 
 def given_parameters(pairs: Iterable[str]) -> dict[str, object]:
-    """Parameters from a command line's `-p name=value` words; values are read as YAML.
+    """Parameters from a command line's `-p name=value` words. The value of one that takes text stands for itself, in
+    quotes or not (a run can be called 2026_11_30, 1e5 or true); `null` and nothing are None. Others are read as YAML.
 
     Raises:
-        BadValue: a word without "=".
+        BadValue: a word without "=", or a value that is no YAML.
     """
     given = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
             raise BadValue(f"-p takes name=value, not {pair!r}.")
-        given[name] = _literal(value)
+        given[name] = _literal(name, value.strip())
     return given
 
 
-def _literal(text: str) -> object:
-    value = yaml.safe_load(text)
+def _literal(name: str, text: str) -> object:
+    if _takes_text(name) and not text.startswith(('"', "'")):
+        return None if text in ("", "null", "~") else text
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise BadValue(f"-p {name}={text} cannot be read: its quotes or brackets do not match.") from error
+    if _takes_text(name):
+        return value if isinstance(value, str) else text
     try:
         return float(value) if isinstance(value, str) else value  # YAML 1.1 takes 5e-4 for a word
     except ValueError:
         return value
+
+
+def _takes_text(name: str) -> bool:
+    values = [value for known in PARAMETERS.values() for value in (COMMON | known).get(name, ())]
+    return name not in _NUMBERS and all(value is None or isinstance(value, str) for value in values)
 
 
 def check_parameters(given: Mapping[str, object], known: Mapping[str, object] | set[str], where: str) -> None:

@@ -94,6 +94,31 @@ def test_what_was_made_for_one_persona_is_not_made_anothers_by_a_default(small_c
     assert records.load(run, "02_augment").record["persona"] == "sakura"
 
 
+def test_a_stage_that_is_refused_when_it_is_run_again_stays_finished(small_course):
+    run, write = small_course
+    body = "assert cfg.seed != 7; stage.writes(); (cfg.folder / 'runs').open('a').write('x'); assert cfg.seed != 8"
+    write(**{"02_augment": body})
+    assert _run() == 0
+    assert _run("--only", "2", "-p", "seed=7") == 1
+    assert records.load(run, "02_augment").record["settings"]["seed"] == 42
+    assert _run() == 0
+    assert (run / "02_augment" / "runs").read_text() == "x", "done before, nothing changed"
+    assert _run("--only", "2", "-p", "seed=8") == 1
+    with pytest.raises(records.MissingStage, match="was interrupted"):
+        records.load(run, "02_augment")
+    assert _run() == 0
+    assert (run / "02_augment" / "runs").read_text() == "xxx", "it had begun to change what it left"
+
+
+def test_a_run_can_be_named_as_any_parameter_and_by_a_number(small_course, capsys):
+    run, _ = small_course
+    for words in (["-p", "run_name=1e5"], ["--run-name", "20261130", "-p", "run_name=other"]):
+        assert course.main(["run", "--profile", "smoke", "--to", "1", *words]) == 0
+    assert sorted(path.name for path in run.parent.iterdir()) == ["1e5", "20261130"]
+    assert records.load(run.parent / "1e5", "01_data").record["settings"]["run_name"] == "1e5"
+    assert "Run '1e5'" in capsys.readouterr().out
+
+
 def test_what_cannot_be_done_is_one_sentence_and_an_exit_code(small_course, capsys):
     for arguments, code, words in (
         (["run", "-p", "learning_rat=1"], 2, "Did you mean 'learning_rate'?"),

@@ -2,13 +2,18 @@
 
 import dataclasses
 import json
+import os
 
 import pytest
+import torch
+from safetensors.torch import load_file
+from small import small_base
+from transformers import AutoModelForCausalLM
 
-from helpers import records, settings
+from helpers import course, records, settings
 from helpers.base_model import resolve_base_model
 from helpers.conversations import Conversation, read_conversations
-from helpers.files import whole_folder, write_atomically
+from helpers.files import sha256_folder, whole_folder, write_atomically
 from helpers.persona import LEVELS, PersonaCard, load_persona, system_prompt
 
 TURNS = [{"role": "user", "content": "やあ"}, {"role": "assistant", "content": "おはよ"}]
@@ -105,6 +110,24 @@ def test_a_parameter_left_at_none_has_the_profiles_value():
     assert (cfg.lora_r, cfg.epochs, cfg.base_model) == (4, 7, "tiny")
 
 
+@pytest.mark.parametrize("name", ["20261130", "2026_11_30", "2026-11-30", "1e5", "nan", "true", "007", "a: b", "{x"])
+def test_text_that_looks_like_something_else_stays_text(name):
+    words = [f"run_name={name}", f"full_run={name}", f'persona="{name}"', f"judge_model={name}"]
+    given = settings.given_parameters(words)
+    assert set(given.values()) == {name}
+    assert settings.resolve("08_evaluate", given).run == settings.OUTPUTS / name
+    assert settings.given_parameters(['companion="さくら": 友達']) == {"companion": '"さくら": 友達'}
+
+
+def test_what_is_no_text_is_read_as_yaml():
+    words = ["learning_rate=5e-4", "epochs=2", "packing=true", "max_rows=null", "token_budget=9", "beta=0.1"]
+    assert list(settings.given_parameters(words).values()) == [5e-4, 2, True, None, 9, 0.1]
+    assert set(settings.given_parameters(["chats=", "corpus=null", "run_name=~", "gguf="]).values()) == {None}
+    for word in ("schemes=[gptq", 'run_name="x'):
+        with pytest.raises(settings.BadValue, match="its quotes or brackets do not match"):
+            settings.given_parameters([word])
+
+
 def test_a_base_model_that_does_not_exist_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     for name, words in (
@@ -115,6 +138,36 @@ def test_a_base_model_that_does_not_exist_is_one_sentence(tmp_path, monkeypatch)
         with pytest.raises(FileNotFoundError, match=words) as error:
             resolve_base_model(name)
         assert "\n" not in str(error.value)
+
+
+def test_a_base_models_hash_is_of_the_weights_and_the_vocabulary_that_are_loaded(tmp_path):
+    old = ("*.safetensors", "config.json", "tokenizer.json")
+    base = small_base(tmp_path)
+    for name in ("pytorch_model.bin", "tokenizer.model", "vocab.json"):
+        (tmp_path / name).write_text("not loaded")
+    assert resolve_base_model(str(tmp_path)).sha256 == base.sha256 == sha256_folder(tmp_path, old)
+
+    weights, found = load_file(tmp_path / "model.safetensors"), {base.sha256}
+
+    def differs():
+        before = len(found)
+        found.add(resolve_base_model(str(tmp_path)).sha256)
+        return len(found) == before + 1
+
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(weights, tmp_path / "pytorch_model.bin")
+    assert differs()
+    name = "model.norm.weight"
+    torch.save(weights | {name: weights[name] + 1}, tmp_path / "pytorch_model.bin")
+    assert AutoModelForCausalLM.from_pretrained(tmp_path).get_parameter(name).mean() == 2, "these are loaded"
+    assert differs()
+    (tmp_path / "pytorch_model.bin").rename(tmp_path / "pytorch_model-00001-of-00001.bin")
+    assert differs()
+    (tmp_path / "tokenizer.json").unlink()
+    assert differs()
+    for name in ("tokenizer.model", "vocab.json", "merges.txt"):
+        (tmp_path / name).write_text("another vocabulary")
+        assert differs(), name
 
 
 def test_the_next_stage_refuses_what_is_missing_interrupted_or_changed(tmp_path, monkeypatch):
@@ -132,6 +185,30 @@ def test_the_next_stage_refuses_what_is_missing_interrupted_or_changed(tmp_path,
     (cfg.folder / "train.jsonl").write_text("y")
     with pytest.raises(records.Mismatch, match="train.jsonl"):
         records.load(cfg.run, "01_data")
+
+
+def test_a_finished_stage_stands_until_it_is_run_again_and_changes_something(tmp_path, monkeypatch):
+    for module in (settings, course):
+        monkeypatch.setattr(module, "OUTPUTS", tmp_path)
+    cfg = settings.resolve("01_data", {"profile": "smoke"})
+    for name in ("smoke", "later"):
+        first = records.start(settings.resolve("01_data", {"profile": "smoke", "run_name": name}))
+        write_atomically(first.folder / "train.jsonl", "x")
+        first.finish({"kept": 1}, ["train.jsonl"])
+    os.utime(cfg.folder / "run.json", (0, 0))
+    assert course.newest_run().name == "later"
+    written = (cfg.folder / "run.json").read_bytes()
+    again = records.start(cfg)
+    assert (cfg.folder / "run.json").read_bytes() == written and records.load(cfg.run, "01_data").sha256
+    assert course.newest_run() == cfg.run, "it is worked on"
+    again.writes()
+    with pytest.raises(records.MissingStage, match="was interrupted"):
+        records.load(cfg.run, "01_data")
+    with pytest.raises(records.MissingStage, match="was interrupted"):
+        records.start(cfg)
+        records.load(cfg.run, "01_data")
+    again.finish({"kept": 2}, ["train.jsonl"])
+    assert records.load(cfg.run, "01_data").record["metrics"] == {"kept": 2}
 
 
 def test_a_stage_made_with_another_base_model_or_template_is_refused(tmp_path, monkeypatch, tiny, tokenizer):

@@ -2,6 +2,7 @@
 refused; no process left behind."""
 
 import dataclasses
+import itertools
 import shutil
 import signal
 import subprocess
@@ -27,6 +28,7 @@ from helpers.conversations import conversation_from, write_conversations
 from helpers.supervision import supervise
 from helpers.train import cells, dpo, launcher, order, ranks, sft
 from helpers.train.__main__ import main
+from helpers.train.monitor import TrainingStopped
 
 ROWS = 13  # in steps of four: the last of an epoch has one
 
@@ -82,6 +84,69 @@ def test_a_stage_runs_outside_its_notebook_and_reads_its_parameters(outputs, cap
     ):
         assert main(words) == code
         assert said in capsys.readouterr().err
+
+
+def _finished(outputs, stage: str, name: str, text: str) -> None:
+    done = records.start(settings.resolve(stage, {"profile": "smoke"}))
+    (done.folder / "adapter").mkdir(parents=True, exist_ok=True)
+    (done.folder / "adapter" / name).write_text(text)
+    done.finish({"trained_weights": 1}, ["adapter"])
+
+
+def _stop(error):
+    def stop(*_, **__):
+        raise error
+
+    return stop
+
+
+def test_a_rerun_that_is_refused_or_stops_costs_no_finished_stage(outputs, tmp_path, monkeypatch, capsys):
+    """Hours of training would have to be repeated because of a typing error."""
+    few = tmp_path / "few.jsonl"
+    few.write_text("{}\n")
+    for stage in ("03_lora", "04_qlora", "05_dpo"):
+        _finished(outputs, stage, "adapter_config.json", "{}")
+    kept = {stage: (outputs / "smoke" / stage / "run.json").read_bytes() for stage in ("03_lora", "04_qlora", "05_dpo")}
+
+    def stands(stage):
+        records.load(outputs / "smoke", stage)
+        return (outputs / "smoke" / stage / "run.json").read_bytes() == kept[stage]
+
+    def refused(stage, said, *words):
+        assert main([stage, "--profile", "smoke", *WORDS[:-2], *words]) == 1, words
+        assert said in capsys.readouterr().err
+        return stands(stage)
+
+    for stage in kept:
+        assert refused(stage, "There is no base model 'no such model'", "-p", "base_model=no such model")
+        assert refused(stage, "nobody", "-p", "persona=nobody")
+    assert refused("05_dpo", "fewer than", "-p", f"preferences={few}")
+    monkeypatch.setattr(sft, "run", _stop(TrainingStopped("the loss is no number")))
+    assert refused("03_lora", "the loss is no number")
+    (outputs / "smoke" / "02_augment" / "train.jsonl").write_text("changed since")
+    assert refused("03_lora", "is not what its record describes") and refused("04_qlora", "is not what its record")
+
+
+def test_a_rerun_that_stops_while_it_saves_is_not_taken_for_whole(outputs, monkeypatch, capsys):
+    _finished(outputs, "03_lora", "adapter_config.json", "{}")
+    monkeypatch.setattr(sft, "run", lambda *_, **__: 1)
+    monkeypatch.setattr(sft, "save", _stop(OSError("No space left on device")))
+    assert main(["3", "--profile", "smoke", *WORDS]) == 1
+    with pytest.raises(records.MissingStage, match="03_lora of run 'smoke' was interrupted"):
+        records.load(outputs / "smoke", "03_lora")
+
+
+@pytest.mark.parametrize(
+    "name", ["20261130", "2026_11_30", "2026-11-30", "1e5", "nan", "true", "null", "~", "007", 'a "b": c', "さくら🌸"]
+)
+def test_launched_processes_have_the_same_settings(name, tmp_path):
+    for stage in ("03_lora", "04_qlora", "05_dpo"):
+        given = {"run_name": name, "base_model": f"/models/{name}", "learning_rate": 1e-5, "launch": "ddp"}
+        cfg = settings.resolve(stage, given | {"profile": "smoke", "processes": 2})
+        words = launcher.command(cfg, launcher.Machines(), tmp_path, recorded=True)
+        pairs = [value for word, value in itertools.pairwise(words) if word == "-p"]
+        inside = settings.resolve(stage, settings.given_parameters(pairs))
+        assert inside.values == cfg.values and inside.folder == cfg.folder
 
 
 def test_two_processes_go_on_where_one_stopped_and_one_where_two_did(outputs, monkeypatch):

@@ -61,6 +61,19 @@ def test_anatomy(notebook):
             assert len("".join(cell["source"]).splitlines()) <= 25, cell["id"]
 
 
+def test_a_finished_stage_stands_until_its_artifacts_change(notebook):
+    _, nb = notebook
+    cells = [c for c in nb["cells"] if c["cell_type"] == "code"]
+    before, _ = "\n".join("".join(c["source"]) for c in cells).split("stage.writes()")  # once
+    assert "records.start(cfg)" in before and "stage.reads_data(" in before, "what is refused at once comes first"
+    changes = ("write_conversations(", "save_merged(", ".save(trainer", "evaluation.play(", "write_dotenv(")
+    assert not any(change in before for change in changes)
+    trains = [c for c in cells if "train" in c["metadata"].get("tags", [])]
+    if trains:
+        assert "sft.run(" in before, "what stops in hours of training is not what is there already"
+        assert any("stage.writes()" in "".join(c["source"]) for c in trains), "outside Jupyter too"
+
+
 def test_links_resolve(notebook):
     path, nb = notebook
     for cell in nb["cells"]:

@@ -355,7 +355,7 @@ def test_she_is_not_served_unless_07_compared_these_weights(run, tmp_path, what)
     if what == "never run":
         shutil.rmtree(run / "07_serve_vllm")
     elif what == "not to its end":
-        records.start(settings.resolve("07_serve_vllm", {"profile": "smoke"}))
+        records.start(settings.resolve("07_serve_vllm", {"profile": "smoke"})).writes()
     elif what == "of other weights":
         finished("06_merge_quantize", ["merged", "gptq"], ["05_dpo"])
     else:

@@ -99,7 +99,8 @@ def command(cfg: Settings, machines: Machines, answers: Path, recorded: bool) ->
         words += ["--main_process_port", "0"]  # any free one
     words += ["--module", "helpers.train.worker", cfg.stage, "--answers", str(answers)]
     words += [] if recorded else ["--unrecorded"]
-    return words + [word for name, value in cfg.values.items() for word in ("-p", f"{name}={json.dumps(value)}")]
+    given = {name: json.dumps(value, ensure_ascii=False) for name, value in cfg.values.items()}
+    return words + [word for name, value in given.items() for word in ("-p", f"{name}={value}")]
 
 
 def run(cfg: Settings, machines: Machines, recorded: bool = True) -> dict[str, object]:
