@@ -48,9 +48,9 @@ def outputs(tmp_path, monkeypatch):
     return tmp_path / "outputs"
 
 
-def after_01(conversations, consents=None):
+def after_01(conversations, consents=None, **given):
     """What 01 leaves of them."""
-    stage = records.start(settings.resolve("01_data", {"profile": "smoke", "run_name": "own"}))
+    stage = records.start(settings.resolve("01_data", {"profile": "smoke", "run_name": "own"} | given))
     parts = split.split_dialogues(conversations, 0.1, 0.1, 42)
     for name in ("train", "validation", "test"):
         write_conversations(stage.folder / f"{name}.jsonl", getattr(parts, name))
@@ -93,8 +93,9 @@ def test_02_takes_a_card_with_other_moods_and_sets_with_few_levels(outputs, tmp_
     ]
     lines = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in sets)
     (tmp_path / "sets.jsonl").write_text(lines, encoding="utf-8")
-    after_01(own_dialogues(60))
-    names = play_02(persona=str(tmp_path / "own.yaml"), counterfactuals=str(tmp_path / "sets.jsonl"))
+    persona = str(tmp_path / "own.yaml")
+    after_01(own_dialogues(60), persona=persona)
+    names = play_02(persona=persona, counterfactuals=str(tmp_path / "sets.jsonl"))
     assert names["polite"] == {"friend": 0, "crush": 0} and names["mood"] == "joyful"
 
 
