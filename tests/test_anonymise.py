@@ -317,6 +317,7 @@ def test_a_name_goes_where_it_is_written_in_kana_too():
     for alike in ("もりが深いね", "さくら、寝てる？", "桜木がきれい"):
         assert anonymise(["森さんと桜さんが来た", alike], keep={"さくら"}).texts[1] == alike
     assert parts_of_name("長谷川") == [("長谷川", "surname")] and len(parts_of_name("林千尋")) == 2
+    assert parts_of_name("みずき") == [("みずき", "given")]
 
 
 def test_adverbs_and_railways_are_not_replaced():

@@ -183,7 +183,7 @@ def parts_of_name(name: str) -> list[tuple[str, str]]:
     """A name cut into (part, "surname" or "given"); white space between the two is a part of its own, of no kind."""
     if pieces := re.fullmatch(r"(\S+?)([\s・]+)(\S+)", name):
         return [(pieces[1], "surname"), (pieces[2], ""), (pieces[3], "given")]
-    if len(name) == 3 and SURNAME in kinds(name):
+    if re.fullmatch("[一-龥々ヶ]{3}", name) and SURNAME in kinds(name):
         return [(name, "surname")]  # 長谷川 is no 谷川 of the house of 長
     for cut in range(len(name) - 1, 0, -1):
         surname, given = name[:cut], name[cut:]
