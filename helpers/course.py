@@ -7,7 +7,6 @@ data, notebook or an earlier stage changed, or if it is named by --from or --onl
 
 import argparse
 import errno
-import fcntl
 import json
 import logging
 import os
@@ -21,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from helpers import records
+from helpers import files, records
 from helpers.files import sha256_json, write_atomically
 from helpers.settings import (
     OUTPUTS,
@@ -102,13 +101,10 @@ def is_current(run: Path, stage: str, mark: str) -> bool:
 def locked(run: Path) -> Iterator[None]:
     """One runner a run. The kernel drops the lock with the process, however it ends."""
     run.mkdir(parents=True, exist_ok=True)
-    with (run / records.LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise CourseError(
-                f"Run {run.name!r} is being worked on by another runner: wait for it, or take another --run-name."
-            ) from error
+    busy = CourseError(
+        f"Run {run.name!r} is being worked on by another runner: wait for it, or take another --run-name."
+    )
+    with files.locked(run / records.LOCK, busy):
         yield
 
 

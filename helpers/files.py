@@ -1,5 +1,6 @@
-"""Files that are whole or not there, and hashes of what they hold."""
+"""Files that are whole or not there, one process's at a time, and hashes of what they hold."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -49,6 +50,21 @@ def whole_folder(path: Path) -> Iterator[Path]:
         temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def locked(path: Path, busy: Exception | None = None) -> Iterator[None]:
+    """Nobody else holds this file, or folder, in this way meanwhile. The kernel lets go of it with the process, however
+    it ends. A file that is not there is made. `busy` is what is raised if somebody else does; None waits."""
+    handle = os.open(path, os.O_RDONLY | (0 if path.is_dir() else os.O_CREAT), 0o666)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+        except BlockingIOError as error:
+            raise busy from error
+        yield
+    finally:
+        os.close(handle)
 
 
 def abandoned(folder: Path) -> list[Path]:

@@ -129,27 +129,22 @@ def clock():
 
 @pytest.fixture
 def make(server, store, clock):
-    def make(user="健太", found=None, **options):
-        options = {"timeout": 2, "max_tokens": 1000} | options
-        bot = Bot(found or server.settings, load_persona(), store, user, clock=clock, **options)
-        bot.opening()
-        return bot
+    return partial(opened, server, clock, store)
 
-    return make
+
+def opened(server, clock, store, user="健太", found=None, **options):
+    """A bot that has greeted a user."""
+    options = {"timeout": 2, "max_tokens": 1000} | options
+    bot = Bot(found or server.settings, load_persona(), store, user, clock=clock, **options)
+    bot.opening()
+    return bot
 
 
 @pytest.fixture
 def window(server, store, clock):
     """Another window of the user, that has the database open as another process would."""
     with Store(store.path, timeout=0.2) as other:
-
-        def window(user="健太", found=None, **options):
-            options = {"timeout": 2, "max_tokens": 1000} | options
-            bot = Bot(found or server.settings, load_persona(), other, user, clock=clock, **options)
-            bot.opening()
-            return bot
-
-        yield window
+        yield partial(opened, server, clock, other)
 
 
 def answer(bot, words):

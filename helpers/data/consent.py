@@ -11,12 +11,10 @@ after, and `forget` finds what is written.
 """
 
 import argparse
-import fcntl
 import json
-import os
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import date
 from pathlib import Path
 
@@ -25,9 +23,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from helpers.conversations import Conversation
 from helpers.data.readers import FORMATS
-from helpers.files import abandoned, remove, sha256_file, write_atomically
+from helpers.files import abandoned, locked, remove, sha256_file, write_atomically
 from helpers.jsonl import BadLine, read_records
-from helpers.records import at_work
+from helpers.records import at_work, status
 from helpers.settings import OUTPUTS
 
 FILE = "consents.jsonl"
@@ -259,17 +257,12 @@ def _forget(source: str, run: Path) -> list[Path]:
 
 def _from_outside(run: Path) -> bool:
     """Whether 01 was given chats or a corpus."""
-    settings = _record(run / "01_data").get("settings", {})
+    settings = status(run)[0].get("settings", {})
     return bool(settings.get("chats") or settings.get("corpus"))
 
 
 def _unfinished(run: Path) -> bool:
-    return any(_record(stage).get("status") == "running" for stage in run.glob("0[12]_*"))
-
-
-def _record(stage: Path) -> dict:
-    file = stage / "run.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return any(record["status"] == "running" for record in status(run)[:2])
 
 
 def _holds(corpus: Path, source: str) -> bool:
@@ -300,18 +293,12 @@ def _is_from(line: str, source: str) -> bool:
     return isinstance(metadata, dict) and metadata.get("source") == source
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _alone(folder: Path) -> AbstractContextManager[None]:
     """Nobody else changes the consents of `folder` meanwhile: of two who had read the same list, the one who wrote last
     would undo what the other wrote."""
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder}.")
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+    return locked(folder)
 
 
 def _write(folder: Path, consents: list[Consent]) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from scipy.stats import binom
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from helpers import figures
@@ -206,8 +207,7 @@ def got_through(exposures: Sequence[Exposure]) -> list[str]:
     hidden = [exposure for exposure in exposures if exposure.canary.state == ANONYMISED]
     found = [f"She tells the number of {e.canary.whose}, which the anonymiser took out." for e in hidden if e.told]
     known, of = sum(exposure.bits > CHANCE_95 for exposure in hidden), len(hidden)
-    luck = sum(math.comb(of, n) * 0.05**n * 0.95 ** (of - n) for n in range(known, of + 1))
-    if luck <= LUCK:
+    if binom.sf(known - 1, of, 0.05) <= LUCK:
         found.append(f"Of {of} numbers that the anonymiser took out she knows {known} better than chance.")
     return found
 

@@ -13,8 +13,9 @@ import logging
 import os
 from pathlib import Path
 
+from helpers.serve.key_guard import OPEN
+
 VARIABLE = "COMPANION_ADAPTERS"
-OPEN = "/health"  # asked while the engine may be dead, and needs no adapter
 
 log = logging.getLogger("vllm.adapter_switch")
 
@@ -29,7 +30,7 @@ class AdapterSwitch:
         self._one_at_a_time = asyncio.Lock()
 
     async def __call__(self, scope, receive, send) -> None:
-        if scope["type"] == "http" and scope["path"] != OPEN:
+        if scope["type"] == "http" and scope["path"] not in OPEN:
             async with self._one_at_a_time:
                 await self._follow(scope["app"].state.openai_serving_models)
         await self.app(scope, receive, send)

@@ -9,7 +9,6 @@ merged model has no adapter that could give way, and is served until the next st
 """
 
 import argparse
-import fcntl
 import os
 import sys
 import time
@@ -18,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from helpers import records
+from helpers.files import locked
 from helpers.persona import load_persona
 from helpers.processes import exit_on_sigterm
 from helpers.serve.dotenv_file import BotSettings, write_dotenv
@@ -208,19 +208,6 @@ def take_over(server: VLLMServer, run: Path) -> str:
     return f"{name} answers with {current.parent.name} from now on."
 
 
-@contextmanager
-def _served_once(run: Path) -> Iterator[None]:
-    """Its log and `bot.env` are one server's. The kernel drops the lock with the process, however it ends."""
-    if not run.is_dir():
-        raise records.MissingStage(f"There is no run {run.name!r}: `python -m helpers.course run` makes one.")
-    with (run / ".served").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ServerError(f"Run {run.name!r} is served already, as its bot.env says: end that first.") from error
-        yield
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0 after Ctrl-C, 143 after SIGTERM, 1 with one sentence on standard error if she could not be served."""
     parser = argparse.ArgumentParser(
@@ -232,7 +219,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     exit_on_sigterm()
     try:
         run = OUTPUTS / options.run_name if options.run_name else newest_run()
-        with _served_once(run):
+        if not run.is_dir():
+            raise records.MissingStage(f"There is no run {run.name!r}: `python -m helpers.course run` makes one.")
+        # Its log and bot.env are one server's.
+        busy = ServerError(f"Run {run.name!r} is served already, as its bot.env says: end that first.")
+        with locked(run / ".served", busy):
             before = standing(run)
             with trained_server(run.name, run / "logs", experts=options.experts) as (server, _):
                 keep_up(server, run, before)

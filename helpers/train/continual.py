@@ -5,11 +5,10 @@ replay of earlier lessons, and the gate's verdict. `current.json` alone says whi
 one atomic write, so whatever is interrupted, one whole adapter is current.
 """
 
-import fcntl
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from helpers.base_model import BaseModel
 from helpers.conversations import Conversation
 from helpers.data.anonymise import second_look
 from helpers.data.consent import require_consents
-from helpers.files import sha256_json, whole_folder, write_atomically
+from helpers.files import locked, sha256_json, whole_folder, write_atomically
 from helpers.persona import PersonaCard
 from helpers.records import Mismatch, artifact_sha256
 from helpers.settings import Settings
@@ -67,7 +66,7 @@ class Outcome:
 def begin(folder: Path, adapter: Path) -> Path:
     """Make a copy of a trained adapter the current one in `folder`, with none before it. Returns the copy."""
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder / ".lock"):
+    with locked(folder / ".lock"):
         version, digest = _copy(folder, adapter, "start")
         _write(folder, {"version": version.name, "sha256": digest, "before": []})
     return version / "adapter"
@@ -111,7 +110,7 @@ def roll_back(folder: Path) -> Path:
         NoAdapter: there is none before it.
         Mismatch: it is not what it was.
     """
-    with _locked(folder / ".lock"):
+    with locked(folder / ".lock"):
         state = _read(folder)
         if not state["before"]:
             raise NoAdapter(f"{state['version']} is the first adapter of {folder.name}: there is none to go back to.")
@@ -130,7 +129,7 @@ def promote(candidate: Path, folder: Path, gate: Gate) -> Outcome:
     """
     state = _read(folder)
     current = _adapter(folder, state)
-    with _locked(folder / ".training", wait=False):
+    with _training(folder):
         version, digest = _copy(folder, candidate, GIVEN)
         _prune(folder, state, version)
         verdict = gate(version / "adapter", current)
@@ -185,7 +184,7 @@ def continue_training(
         "settings": stages.what_trains(settings),
     }
     version = folder / f"learned_{sha256_json(key)[:12]}"
-    with _locked(folder / ".training", wait=False):
+    with _training(folder):
         _prune(folder, state, version)
         candidate = stages.finished(version, key)
         if candidate is None:
@@ -266,6 +265,10 @@ def _prune(folder: Path, state: dict, version: Path) -> None:
                 shutil.rmtree(other)
 
 
+def _training(folder: Path) -> AbstractContextManager[None]:
+    return locked(folder / ".training", Busy(f"Another process trains in {folder.name}: wait for it."))
+
+
 @contextmanager
 def _unchanged(folder: Path, expected: dict) -> Iterator[None]:
     """No other adapter has become current than `expected` says, and none becomes so meanwhile.
@@ -273,7 +276,7 @@ def _unchanged(folder: Path, expected: dict) -> Iterator[None]:
     Raises:
         Busy: one has.
     """
-    with _locked(folder / ".lock"):
+    with locked(folder / ".lock"):
         state = _read(folder)
         if state != expected:
             raise Busy(
@@ -291,13 +294,3 @@ def _read(folder: Path) -> dict:
 
 def _write(folder: Path, state: dict) -> None:
     write_atomically(folder / CURRENT, json.dumps(state, indent=1))
-
-
-@contextmanager
-def _locked(path: Path, wait: bool = True) -> Iterator[None]:
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError as error:
-            raise Busy(f"Another process trains in {path.parent.name}: wait for it.") from error
-        yield
