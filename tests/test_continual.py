@@ -1,10 +1,12 @@
 """On line: what is refused, where training begins, and that one whole adapter is current whatever happens."""
 
 import dataclasses
+import gc
 import json
 import os
 import signal
 import sys
+import weakref
 
 import pytest
 import torch
@@ -140,6 +142,23 @@ def test_a_candidate_is_trained_from_the_current_adapter_and_current_only_once_i
     assert continual.roll_back(folder) == old == continual.current_adapter(folder)
     with pytest.raises(continual.NoAdapter, match="is the first adapter of online: there is none to go back to"):
         continual.roll_back(folder)
+
+
+def test_the_trained_model_is_gone_when_the_gate_serves(learn, talks, begun, monkeypatch):
+    with_adapter, held = stages.with_adapter, []
+
+    def remembered(*given):
+        policy = with_adapter(*given)
+        held.append(weakref.ref(policy))
+        return policy
+
+    def gate(candidate, current):
+        gc.collect()
+        assert [policy() for policy in held] == [None]
+        return Verdict(True)
+
+    monkeypatch.setattr(stages, "with_adapter", remembered)
+    assert learn(talks, gate).verdict.passed
 
 
 def test_where_nothing_is_current_or_it_was_changed_a_sentence_says_so(learn, talks, begun, tmp_path):

@@ -1,7 +1,9 @@
 """The metrics: each says what it should of replies written for the purpose, and is measured by contrast pairs."""
 
+import gc
 import json
 import re
+import weakref
 
 import numpy as np
 import pytest
@@ -438,6 +440,10 @@ def test_a_language_model_is_surprised_by_what_it_would_not_say(tiny):
     assert np.isfinite(alone).all() and (alone > 0).all()
     assert model.surprise(list(reversed(texts))) == pytest.approx(alone[::-1], rel=1e-4)
     assert model.surprise(texts, ["「ねえ」", "「疲れた」"]) != pytest.approx(alone)
+    held = weakref.ref(model._loaded[0])
+    model.release()
+    gc.collect()
+    assert held() is None and model.surprise(texts) == pytest.approx(alone)
     assert optional_models(None, None, tiny.path) == (None, None)
     assert LanguageModel("org/name").folder == "org/name"
 

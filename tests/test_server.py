@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
 
 import psutil
 import pytest
@@ -522,6 +523,40 @@ def test_more_parallel_parts_than_the_machine_has_are_one_sentence(gpus, cores, 
         with pytest.raises(ServerError, match="choose numbers from 1"):
             check_parallel({}, *wrong)
     check_parallel({"num_attention_heads": 4}, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("free", "most", "taken", "asked"),
+    [([79, 79, 79], 0.9, "b,c", "0.90"), ([79, 41, 5], 0.9, "a,b", "0.50"), ([79, 79, 79], 0.35, "b,c", "0.35")],
+)
+def test_vllm_takes_the_freest_gpus_and_of_them_what_is_free(free, most, taken, asked, tmp_path, monkeypatch):
+    pretend_gpus(monkeypatch, free)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "a,b,c")
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(bytes(1 << 20))
+    server = VLLMServer(tmp_path, "base", tmp_path, data_parallel=2, gpu_memory_utilization=most)
+    assert told(server.command(), "--gpu-memory-utilization") == asked
+    assert server.environment()["CUDA_VISIBLE_DEVICES"] == taken
+    assert server.environment()["PATH"].startswith(str(Path(sys.executable).parent))
+
+
+def test_weights_that_do_not_fit_beside_what_is_there_are_one_sentence(tmp_path, monkeypatch):
+    pretend_gpus(monkeypatch, [9])
+    (tmp_path / "config.json").write_text("{}")
+    with (tmp_path / "model.safetensors").open("wb") as weights:
+        weights.truncate(15 << 30)  # no bytes on the disk
+    with pytest.raises(ServerError, match=r"15\.0 GiB .* 9\.0 of 80\.0 GiB are free, of which .* 10%") as error:
+        VLLMServer(tmp_path, "base", tmp_path).command()
+    assert "\n" not in str(error.value)
+    (tmp_path / "model.safetensors.index.json").write_text('{"metadata": {"total_size": 5368709120}}')
+    assert told(VLLMServer(tmp_path, "base", tmp_path).command(), "--gpu-memory-utilization") == "0.10"
+
+
+def pretend_gpus(monkeypatch, free):
+    """GPUs of 80 GiB each, of which so many are free."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: len(free))
+    monkeypatch.setattr("helpers.serve.gpus.memory", lambda: [(gib << 30, 80 << 30) for gib in free])
 
 
 def test_heads_that_cannot_be_shared_are_one_sentence(monkeypatch):

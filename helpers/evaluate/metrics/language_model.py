@@ -34,6 +34,10 @@ class LanguageModel:
         model = AutoModelForCausalLM.from_pretrained(self.folder, dtype=dtype, device_map=device)
         return model, load_tokenizer(self.folder)
 
+    def release(self) -> None:
+        """Hold it no longer; whoever asks next loads it again."""
+        self.__dict__.pop("_loaded", None)
+
     def surprise(self, texts: Sequence[str], before: Sequence[str] | None = None) -> np.ndarray:
         """Nats a letter of each text, which is not empty; after the words `before` it, if they are given."""
         import torch
@@ -42,7 +46,9 @@ class LanguageModel:
         from helpers.supervision import Row
 
         model, tokenizer = self._loaded
-        start = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []
+        # A first token, without which the first of the text would not be asked for; where a family has none, the pad
+        # token, such as Qwen's <|endoftext|> that stands between its documents.
+        start = [tokenizer.pad_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id]
         rows = []
         for text, context in zip(texts, before or [""] * len(texts), strict=True):
             read, said = (tokenizer.encode(part, add_special_tokens=False) for part in (context, text))
