@@ -7,6 +7,7 @@ the profile's value, and the reasons for profile, dtype and attention.
 import ast
 import difflib
 import os
+import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,6 +177,9 @@ PARAMETERS: dict[str, dict[str, tuple]] = {
         "canary_alternatives": (7, 63, 255),
     },
 }
+# What method="full" takes instead: at an adapter's learning rate all weights of a 7B would be undone, and a checkpoint
+# of them takes 30 GB.
+ALL_WEIGHTS = {"learning_rate": (1e-3, 1e-3, 1e-5), "save_steps": (2, 20, 50)}
 PROFILES = ("smoke", "cpu", "gpu")
 CHOICES = {
     "method": ("lora", "full"),
@@ -251,7 +255,23 @@ def choose_profile(name: str = "auto") -> tuple[str, str]:
         raise UnknownParameter(f"There is no profile {name!r}: use auto, {', '.join(PROFILES)}.")
     if torch.cuda.is_available():
         return "gpu", f"profile gpu, because there is a {torch.cuda.get_device_name()}"
-    return "cpu", f"profile cpu, because there is no CUDA GPU ({os.cpu_count()} CPU cores)"
+    return "cpu", f"profile cpu, because {no_gpu()} ({os.cpu_count()} CPU cores)"
+
+
+def no_gpu() -> str:
+    """Why there is no GPU to compute on, as a clause: there is none, or this PyTorch cannot use it."""
+    try:
+        there = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        there = ""
+    if "GPU" not in there:
+        return "there is no CUDA GPU"
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is a build for CPUs: `make distclean` and `make course` take the GPU's"
+    return (
+        f"torch {torch.__version__} cannot use the NVIDIA GPU: its driver is too old for CUDA {torch.version.cuda}, or "
+        "CUDA_VISIBLE_DEVICES hides it"
+    )
 
 
 def parameters_of(stage: str) -> dict[str, tuple]:
@@ -347,6 +367,8 @@ def resolve(stage: str, notebook: Mapping[str, object]) -> Settings:
     profile, reason = choose_profile(notebook.get("profile") or "auto")
     column = PROFILES.index(profile)
     values = {}
+    if notebook.get("method") == "full":
+        known = known | ALL_WEIGHTS
     for name, defaults in known.items():
         value = notebook.get(name)
         values[name] = defaults[column] if value is None else _fitting(name, value, defaults[column])

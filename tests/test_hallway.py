@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -108,6 +109,28 @@ def test_a_list_can_be_given_as_words():
 def test_a_parameter_left_at_none_has_the_profiles_value():
     cfg = settings.resolve("03_lora", {"profile": "smoke", "lora_r": None, "epochs": 7})
     assert (cfg.lora_r, cfg.epochs, cfg.base_model) == (4, 7, "tiny")
+
+
+@pytest.mark.parametrize(
+    ("listed", "cuda", "why"),
+    [
+        (None, None, "there is no CUDA GPU"),
+        ("No devices found", "13.0", "there is no CUDA GPU"),
+        ("GPU 0: H100", None, "is a build for CPUs: `make distclean`"),
+        ("GPU 0: H100", "13.0", "its driver is too old for CUDA 13.0, or CUDA_VISIBLE_DEVICES hides it"),
+    ],
+)
+def test_a_gpu_that_is_there_and_not_used_is_not_called_missing(listed, cuda, why, monkeypatch):
+    def listing(command, **_):
+        if listed is None:
+            raise FileNotFoundError(command[0])
+        return SimpleNamespace(stdout=listed)
+
+    monkeypatch.setattr("helpers.settings.subprocess.run", listing)
+    monkeypatch.setattr("torch.version.cuda", cuda)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.delenv("COMPANION_PROFILE", raising=False)
+    assert why in settings.choose_profile()[1]
 
 
 @pytest.mark.parametrize("name", ["20261130", "2026_11_30", "2026-11-30", "1e5", "nan", "true", "007", "a: b", "{x"])

@@ -397,6 +397,9 @@ def test_fsdp2_trains_as_one_process_does_and_its_last_checkpoint_is_read_by_one
     on = cells.run("03_lora", GIVEN | {"launch": "fsdp2", "processes": 2})
     assert on["launched"]["steps"] == 6
     assert _history(on, "loss") == pytest.approx(_history(two, "loss"), rel=1e-4)
+    shutil.rmtree(outputs / "smoke" / "03_lora" / "adapter")
+    ended = cells.run("03_lora", GIVEN | {"launch": "fsdp2", "processes": 2})
+    assert ended["launched"]["loss_after"] == pytest.approx(on["launched"]["loss_after"], rel=1e-4)
 
 
 @pytest.mark.slow

@@ -1,7 +1,9 @@
 """Every method of training by its parameter, and what cannot be refused in a sentence."""
 
 import dataclasses
+import gc
 import json
+import weakref
 
 import pytest
 import torch
@@ -67,6 +69,30 @@ def test_the_adapter_learns_on_a_packed_base_that_stays_packed(trainer_of, quant
         assert torch.equal(layer.weight, weight), "the base is frozen"
 
 
+def test_int8_recomputes_so_that_bitsandbytes_keeps_no_inputs(trainer_of):
+    assert trainer_of("int8").args.gradient_checkpointing_kwargs == {"use_reentrant": True}
+    assert not (trainer_of("nf4").args.gradient_checkpointing_kwargs or {}).get("use_reentrant")
+
+
+def test_all_weights_have_a_learning_rate_and_checkpoints_of_their_own():
+    def given(**more):
+        found = settings.resolve("03_lora", {"profile": "gpu"} | more)
+        return found.learning_rate, found.save_steps
+
+    assert given() == (2e-4, 10) and given(method="full") == (1e-5, 50)
+    assert given(method="full", learning_rate=3e-6, save_steps=7) == (3e-6, 7)
+
+
+def test_a_finished_training_gives_its_optimizer_back(trainer_of):
+    trainer = trainer_of()
+    sft.run(trainer, "cpu")
+    held = [weakref.ref(trainer.optimizer.optimizer), weakref.ref(trainer.lr_scheduler)]
+    sft.release(trainer)
+    gc.collect()
+    assert [each() for each in held] == [None, None]
+    assert trainer.state.global_step == 3 and next(trainer.model.parameters()).device.type == "cpu"
+
+
 def test_int8_holds_about_half_the_bytes_of_16_bits(cfg, tiny):
     cfg.hardware = dataclasses.replace(cfg.hardware, dtype=torch.bfloat16)
     whole = quantized.bytes_by_part(sft.load_base(tiny, cfg))
@@ -75,7 +101,7 @@ def test_int8_holds_about_half_the_bytes_of_16_bits(cfg, tiny):
     assert 0.5 < packed["linear layers"] / whole["linear layers"] < 0.53
 
 
-def test_an_optimizer_that_would_learn_nothing_or_is_not_there_is_refused(cfg, tiny):
+def test_an_optimizer_that_would_learn_nothing_or_is_not_there_is_refused(cfg, tiny, monkeypatch):
     cpu, gpu = cfg.hardware, dataclasses.replace(cfg.hardware, device="cuda")
     model = sft.load_base(tiny, cfg)
     packed = sft.load_base(tiny, cfg, quantization=quantized.nf4(cpu))
@@ -92,6 +118,8 @@ def test_an_optimizer_that_would_learn_nothing_or_is_not_there_is_refused(cfg, t
         chosen("paged_8bit", cpu, packed, False)
     with pytest.raises(optimizers.UnfitOptimizer, match="is for method='full' in bfloat16"):
         chosen("stochastic_8bit", gpu, model, False)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    assert chosen("auto", gpu, model, True) == chosen("adamw", gpu, model, True) == "adamw", "accelerate has float32"
 
 
 def test_plain_adamw_leaves_bfloat16_weights_where_they_were():

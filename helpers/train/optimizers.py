@@ -7,6 +7,7 @@ import torch
 from transformers import PreTrainedModel
 
 from helpers.settings import Hardware
+from helpers.train import ranks
 
 OPTIMIZERS: dict[str, dict[str, str]] = {
     "adamw": {"optim": "adamw_torch"},
@@ -23,13 +24,14 @@ def choose_optimizer(name: str, hardware: Hardware, model: PreTrainedModel, full
     """(a key of `OPTIMIZERS`, reason). "auto" takes plain AdamW wherever it learns and fits.
 
     Weights that are themselves bfloat16 (`full`) lose updates below 2^-9 of their size to rounding; torchao's 8-bit
-    AdamW rounds at random instead, right on average (Gupta et al., 2015, arXiv:1502.02551). On a quantized base the
-    state is small, but may be paged out to the host's memory when the card is full (Dettmers et al., 2023).
+    AdamW rounds at random instead, right on average (Gupta et al., 2015, arXiv:1502.02551); sharded ones accelerate
+    makes float32. On a quantized base the state is small, but may be paged out to the host's memory when the card is
+    full (Dettmers et al., 2023).
 
     Raises:
         UnfitOptimizer: updates would vanish, or the device has no such optimizer.
     """
-    rounded = full and model.dtype == torch.bfloat16
+    rounded = full and model.dtype == torch.bfloat16 and not ranks.sharded()
     if name == "auto":
         if rounded:
             return "stochastic_8bit", "all weights are trained in bfloat16: stochastic rounding keeps small updates"

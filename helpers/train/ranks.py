@@ -7,9 +7,11 @@ own.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from accelerate import PartialState
+from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from helpers.processes import rank
 
@@ -39,6 +41,22 @@ def check_sharding(trainer) -> None:
     """Raises BadShare if weights that were to be sharded are not: on a CPU accelerate trains copies, saying nothing."""
     if sharded() and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
         raise BadShare("The launch asks for sharded weights, and accelerate does not shard on this device: use 'ddp'.")
+
+
+def sum_in_float32(trainer) -> None:
+    """FSDP2 computes in bfloat16 where the others do, and neither rounds losses to it nor adds up gradients in it, as
+    accelerate would have it: a loss of 2 would be known to 0.016."""
+    if trainer.is_fsdp_enabled and trainer.args.bf16:
+        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+        trainer.accelerator.state.fsdp_plugin.mixed_precision_policy = policy
+
+
+def shard(trainer, checkpoint: Path) -> None:
+    """Share out the weights of a training that had ended: transformers does so where it trains, and only there."""
+    if sharded():
+        trainer._prepare_for_training(trainer.state.max_steps, trainer.get_train_dataloader(), str(checkpoint))
+        if trainer.state.best_model_checkpoint:
+            trainer._load_best_model()
 
 
 def join(device: str) -> None:

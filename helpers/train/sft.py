@@ -179,6 +179,9 @@ def make_trainer(
         packing=settings.packing,
         eval_packing=False,
     )
+    if getattr(model, "is_loaded_in_8bit", False):
+        # bitsandbytes' LLM.int8 keeps its inputs where only recomputation under no_grad leaves them out.
+        arguments.gradient_checkpointing_kwargs = {"use_reentrant": True}
     hide_gptqmodel()
     with direct_lm_head(settings.hardware.device):
         trainer = OrderedSFTTrainer(
@@ -191,6 +194,7 @@ def make_trainer(
             callbacks=callbacks(settings),
         )
     ranks.check_sharding(trainer)
+    ranks.sum_in_float32(trainer)
     trainer.remove_callback(PrinterCallback)
     return trainer
 
@@ -233,6 +237,7 @@ def _attempt(trainer, device: str) -> torch.OutOfMemoryError | None:
         restore(trainer.model, checkpoint)
         if is_finished(checkpoint):
             trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+            ranks.shard(trainer, checkpoint)
             return None
     try:
         with direct_lm_head(device):
@@ -250,6 +255,15 @@ def validation_loss(trainer, device: str) -> float:
     """
     with direct_lm_head(device), in_one_sentence(lambda: explain(trainer, device, "in the validation loss")):
         return float(trainer.evaluate()["eval_loss"])
+
+
+def release(trainer) -> None:
+    """Give back what a finished training holds of the device: the weights go to the host's memory, the optimizer's
+    state is dropped."""
+    for owner in (trainer, trainer.callback_handler):
+        owner.optimizer = owner.lr_scheduler = None
+    trainer.model.to("cpu")
+    trainer.accelerator.free_memory()
 
 
 def tokens_per_second(trainer, rows: Sequence[Row], steps: int) -> dict[str, float]:
