@@ -160,5 +160,44 @@ def test_the_table_is_made_from_the_newest_record_or_says_not_measured(tmp_path)
 def test_without_a_gpu_it_says_so_and_fails(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(sys, "argv", ["check.py"])
+    monkeypatch.setattr("helpers.settings.subprocess.run", gone)
     assert check.main() == 1
-    assert capsys.readouterr().err.startswith("There is no CUDA GPU on this machine, so nothing was measured:")
+    assert capsys.readouterr().err.startswith("Nothing was measured, because there is no CUDA GPU. Here it can be")
+
+
+def gone(command, **_):
+    raise FileNotFoundError(command[0])
+
+
+def test_what_is_measured_is_kept_case_by_case(monkeypatch):
+    monkeypatch.setattr(check, "measure_matrix", lambda rehearse: {"tflops": 1.0, "dtype": "float32"})
+    kept = []
+
+    def broken(method, micro_batch, rehearse, seconds):
+        if micro_batch == 4:
+            raise KeyboardInterrupt
+        return {"status": "skipped", "why": "it is too large"}
+
+    monkeypatch.setattr(check, "run_case", broken)
+    with pytest.raises(KeyboardInterrupt):
+        check.check(rehearse=True, keep=lambda record: kept.append(json.dumps(record)))
+    (only,) = kept
+    assert [case["micro_batch"] for case in json.loads(only)["cases"]] == [1] and json.loads(only)["seconds"] >= 0
+
+
+def test_without_a_compiler_or_its_headers_nothing_is_begun(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(sys, "argv", ["check.py"])
+    monkeypatch.setattr("sysconfig.get_path", lambda *_: str(tmp_path))
+    for found, word in (("/usr/bin/gcc", "Python.h is missing"), (None, "A C compiler is missing")):
+        monkeypatch.setattr("shutil.which", lambda _, found=found: found)
+        monkeypatch.delenv("CC", raising=False)
+        assert check.main() == 1
+        assert word in capsys.readouterr().err
+
+
+def test_what_goes_forward_again_leaves_out_what_nothing_is_kept_behind():
+    work, weights = SimpleNamespace(tokens=10, learned=4), count(TRUE.shape)
+    adapted, full = (case.recomputed(case.OPERATIONS[method], TRUE, work) for method in ("lora", "full"))
+    assert adapted == 2 * (10 * weights.in_layers + 4 * weights.head)
+    assert adapted - full == 2 * 10 * 28 * 18944 * 3584

@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from unittest import mock
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -39,7 +40,7 @@ STAGES = {"lora": "03_lora", "qlora": "04_qlora", "full": "03_lora", "dpo": "05_
 # For each weight and token, a multiplication and an addition at a time: forward, backward through the weight, and where
 # it is itself trained once more for its gradient.
 OPERATIONS = {"lora": 4, "qlora": 4, "full": 6, "dpo": 4}
-RECOMPUTED = 2  # forward once more for the backward pass
+RECOMPUTED = 2  # for each weight and token that goes forward once more
 
 
 class Clock(TrainerCallback):
@@ -59,7 +60,7 @@ def settings_of(method: str, micro_batch: int, size: Size) -> Settings:
     given = {"profile": "gpu", "run_name": "gpu-check", "max_steps": STEPS, "save_steps": STEPS, "patience": 0}
     given |= {"batch_size": micro_batch, "gradient_accumulation": 1, "max_length": size.context}
     if method == "full":
-        given |= {"method": "full", "learning_rate": 1e-5}
+        given |= {"method": "full"}
     return settings.resolve(STAGES[method], given)
 
 
@@ -111,7 +112,9 @@ def trainer_of(
         if method == "dpo":
             get_peft_model(sft.load_base(base, cfg), lora(tokenizer)).save_pretrained(folder / "adapter")
             policy = dpo.load_policy(base, folder / "adapter", cfg)
-            return dpo.make_trainer(policy, tokenizer, examples, examples[:1], card, cfg, run)
+            # The hash names what is kept of the reference, and here nothing is; it takes half a minute of a 7B.
+            with mock.patch("helpers.train.reference.weights_sha256", return_value="random"):
+                return dpo.make_trainer(policy, tokenizer, examples, examples[:1], card, cfg, run)
         bits = quantized.QUANTIZATIONS[cfg.quantization](cfg.hardware) if method == "qlora" else None
         model = sft.load_base(base, cfg, bits, full=method == "full")
     if bits:
@@ -152,7 +155,7 @@ def measure(trainer: Trainer, operations: int, work: Work, size: Size, device: s
     seconds = statistics.median(after - before for before, after in pairwise(clock.ends[UNCOUNTED - 1 :]))
     weights = count(size.shape)  # words are looked up, not multiplied; the head multiplies what has a loss
     work_of_model = operations * (weights.in_layers * work.tokens + weights.head * work.learned)
-    again = RECOMPUTED * weights.in_layers * work.tokens if trainer.args.gradient_checkpointing else 0
+    again = recomputed(operations, size, work) if trainer.args.gradient_checkpointing else 0
     return {
         "optimizer": str(trainer.args.optim.value),
         "tokens_a_step": work.tokens,
@@ -164,6 +167,15 @@ def measure(trainer: Trainer, operations: int, work: Work, size: Size, device: s
         "losses": [float(entry["loss"]) for entry in logged],
         "gradient_norms": [float(entry["grad_norm"]) for entry in logged],
     } | memory(trainer, device)
+
+
+def recomputed(operations: int, size: Size, work: Work) -> int:
+    """Operations done once more for the backward pass of a step: the layers, of which PyTorch leaves out what stands
+    behind the last tensor that it keeps (the product of `down_proj`, where no adapter follows it), and in TRL's chunked
+    loss the head."""
+    shape, weights = size.shape.configuration(), count(size.shape)
+    last = weights.layers * shape.intermediate_size * shape.hidden_size if operations == OPERATIONS["full"] else 0
+    return RECOMPUTED * ((weights.in_layers - last) * work.tokens + weights.head * work.learned)
 
 
 def memory(trainer, device: str) -> dict[str, float]:

@@ -16,9 +16,10 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,11 +28,12 @@ import torch
 from table import RECORDS, table
 
 from helpers.files import write_atomically
-from helpers.settings import OUTPUTS, ROOT
+from helpers.settings import OUTPUTS, ROOT, no_gpu
 
 HERE = Path(__file__).parent
 METHODS, MICRO_BATCHES = ("lora", "qlora", "full", "dpo"), (1, 4)
-SECONDS = 570  # for all cases together
+SECONDS = 540  # for all cases together, so that with what is around them ten minutes are enough
+MATRIX_SECONDS = 120
 TOLERANCE = 0.1  # of the measured peak
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "torchao", "triton")
 
@@ -79,7 +81,11 @@ def measure_matrix(rehearse: bool) -> dict[str, object]:
     Raises:
         SystemExit: it cannot.
     """
-    ended = run_script(["matrix_rate.py", "256" if rehearse else "8192"], rehearse, OUTPUTS)
+    command = ["matrix_rate.py", "256" if rehearse else "8192"]
+    try:
+        ended = run_script(command, rehearse, OUTPUTS, MATRIX_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise SystemExit(f"The device did not multiply two matrices in {MATRIX_SECONDS} s: does it hang?") from None
     if ended.returncode:
         raise SystemExit(f"The device's matrix rate could not be measured: {ended.stderr}")
     return json.loads(ended.stdout)
@@ -144,8 +150,13 @@ def _version(package: str) -> str | None:
         return None
 
 
-def check(rehearse: bool, methods: tuple[str, ...] = METHODS, micro_batches: tuple[int, ...] = MICRO_BATCHES) -> dict:
-    """Run all cases; the record."""
+def check(
+    rehearse: bool,
+    methods: tuple[str, ...] = METHODS,
+    micro_batches: tuple[int, ...] = MICRO_BATCHES,
+    keep: Callable[[dict], None] = lambda record: None,
+) -> dict:
+    """Run all cases; the record. `keep` is given what there is of it after each: an end from outside loses none."""
     began = time.monotonic()
 
     def left() -> float:
@@ -164,9 +175,32 @@ def check(rehearse: bool, methods: tuple[str, ...] = METHODS, micro_batches: tup
             if "peak_gib" in case:
                 case["ratio"] = case["predicted_gib"] / (case["peak_gib"] + case["paged_gib"])
             record["cases"].append(case)
+            record["seconds"] = round(time.monotonic() - began, 1)
+            keep(record)
             more = f"{case['tokens_a_second']:,.0f} tokens/s" if case["status"] == "measured" else case["why"]
             print(f"{method} × {micro_batch}: {case['status']}, {more}", flush=True)
-    return record | {"seconds": round(time.monotonic() - began, 1)}
+    return record
+
+
+def no_compiler() -> str:
+    """What Triton and PyTorch's compiler miss to build their kernels, as a sentence; "" if nothing."""
+    header = Path(sysconfig.get_path("include", "posix_prefix")) / "Python.h"
+    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        return "A C compiler is missing, with which Triton builds its kernels: install gcc."
+    if not header.exists():
+        return (
+            f"{header} is missing, which Triton's kernels are built with: install this Python's headers (python3-dev)."
+        )
+    return ""
+
+
+def write(record: dict) -> Path:
+    """Write the record, whole; the file."""
+    device = "-".join(record["device"]["name"].lower().split())
+    folder = OUTPUTS / "gpu-check" if record["rehearsal"] else RECORDS
+    file = folder / f"{record['measured'][:10]}-{device}.json"
+    write_atomically(file, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    return file
 
 
 def main() -> int:
@@ -175,18 +209,17 @@ def main() -> int:
     rehearse = parser.parse_args().rehearse
     if not rehearse and not torch.cuda.is_available():
         print(
-            "There is no CUDA GPU on this machine, so nothing was measured: run it where there is one, or rehearse it "
-            "here with `python tests/gpu/check.py --rehearse`.",
+            f"Nothing was measured, because {no_gpu()}. Here it can be rehearsed: `python tests/gpu/check.py "
+            "--rehearse`.",
             file=sys.stderr,
         )
         return 1
-    record = check(rehearse)
-    device = "-".join(record["device"]["name"].lower().split())
-    folder = OUTPUTS / "gpu-check" if rehearse else RECORDS
-    file = folder / f"{record['measured'][:10]}-{device}.json"
-    write_atomically(file, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    if not rehearse and (missing := no_compiler()):
+        print(missing, file=sys.stderr)
+        return 1
+    record = check(rehearse, keep=write)
     print(table(record))
-    print(f"Record: {file}")
+    print(f"Record: {write(record)}")
     wrong = problems(record)
     print("\n".join(wrong), file=sys.stderr)
     return bool(wrong)
