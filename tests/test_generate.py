@@ -315,3 +315,13 @@ def test_material_that_is_none_is_one_sentence(tmp_path):
         read_material(file)
     with pytest.raises(FileNotFoundError, match="There is no file"):
         read_material(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize(("allowed", "asked"), [((1024, 4096), (1536, 4096)), ((1024, 1100), (1100, 1100))])
+def test_a_thousand_connections_are_asked_for_where_a_shell_allows_fewer(allowed, asked, monkeypatch):
+    set_to = []
+    monkeypatch.setattr(batch.resource, "getrlimit", lambda _: allowed)
+    monkeypatch.setattr(batch.resource, "setrlimit", lambda _, limits: set_to.append(limits))
+    batch._allow_connections(24)
+    batch._allow_connections(1024)
+    assert set_to == [asked]

@@ -7,6 +7,7 @@ and logged; only what a `kill -9` finds under way is asked again.
 
 import json
 import logging
+import resource
 import threading
 import time
 from collections import Counter, deque
@@ -22,6 +23,7 @@ from helpers.files import sha256_json
 from helpers.replies import Reply
 
 MAX_FAILURES = 20  # in a row: then the endpoint is not there any more
+_OTHER_FILES = 512  # beside the connections: logs, libraries, a GPU
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +114,16 @@ class AnswerLog:
             file.write(json.dumps(asdict(answer) | asked, ensure_ascii=False) + "\n")
 
 
+def _allow_connections(number: int) -> None:
+    """Each is a file to the system, of which a shell often allows a process 1,024; up to the hard limit it may ask for
+    more."""
+    wanted = number + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 def run(
     requests: Sequence[Request],
     client: Client,
@@ -131,6 +143,7 @@ def run(
         budget: ask no more when the tokens read and written for all answers, those in the log included, reach this;
             what is under way then comes on top.
     """
+    _allow_connections(concurrency)
     keys = {request.id: request.fingerprint(sampling) for request in requests}
     result = Run({a.id: a for a in answers if keys.get(a.id) == a.request})
     due = deque(request for request in requests if request.id not in result.answers)

@@ -14,7 +14,14 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, CompressedTensorsConfig, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AwqConfig,
+    CompressedTensorsConfig,
+    GPTQConfig,
+    PreTrainedTokenizerBase,
+)
 
 from helpers.conversations import Conversation
 from helpers.export import worker
@@ -127,6 +134,13 @@ def _persona(replies: Sequence[str], prompts: Sequence[Prompt], card: PersonaCar
     return fmean(marks)
 
 
+# gptqmodel's own choice on a GPU, Marlin, is compiled when it is first asked, by an nvcc that few machines have.
+_TRITON = {
+    "gptq": lambda bits: GPTQConfig(bits=bits, backend="triton"),
+    "awq": lambda bits: AwqConfig(bits=bits, backend="gemm_triton"),
+}
+
+
 class _Transformers:
     """A folder in transformers, with what is asked of `llama_cpp.LlamaCpp`."""
 
@@ -137,6 +151,8 @@ class _Transformers:
         # Left compressed, 8-bit integers meet transformers' float32 product, which refuses them.
         unpacked = how.get("quant_method") == "compressed-tensors"
         options = {"quantization_config": CompressedTensorsConfig(run_compressed=False)} if unpacked else {}
+        if device == "cuda" and how.get("quant_method") in _TRITON:
+            options = {"quantization_config": _TRITON[how["quant_method"]](how["bits"])}
         self._model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, device_map=device, **options)
         self._tokenizer = load_tokenizer(folder)
 

@@ -59,8 +59,7 @@ def run(
             cwd=folder,  # some libraries leave files of their own where they run
             stdout=output,
             stderr=subprocess.STDOUT,
-            # llama.cpp would start a debugger before it ends over an error.
-            env={**os.environ, "PYTHONUNBUFFERED": "1", "GGML_NO_BACKTRACE": "1", **(environment or {})},
+            env={**os.environ, **_environment(), **(environment or {})},
         )
         try:
             _wait(process, log, label)
@@ -75,6 +74,15 @@ def run(
         if "refused" in found:
             raise Refused(found["refused"])
         return found["done"]
+
+
+def _environment() -> dict[str, str]:
+    own = str(Path(sys.executable).parent)  # where `ninja` is, which PyTorch calls by its name
+    return {
+        "PATH": os.pathsep.join([own, os.environ.get("PATH", "")]),
+        "PYTHONUNBUFFERED": "1",
+        "GGML_NO_BACKTRACE": "1",  # llama.cpp would start a debugger before it ends over an error
+    }
 
 
 def _wait(process: subprocess.Popen, log: Path, label: str) -> None:
