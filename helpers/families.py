@@ -31,6 +31,7 @@ class Family:
     Attributes:
         checkpoints: recommended hub ids, each with its parameters in billions.
         licence: of these checkpoints.
+        languages: that their makers say they are for, out of the model cards and reports.
         architectures: transformers' model_type, and the class it stands for, under which vLLM serves it too.
         template: file in `templates/`: the published chat format, with generation markers around what is learned.
             Beside it, with the ending .gotmpl, stands the same in Ollama's template language.
@@ -50,6 +51,7 @@ class Family:
     name: str
     checkpoints: dict[str, float]
     licence: str
+    languages: str
     architectures: dict[str, str]
     template: str
     tokens: tuple[str, ...]
@@ -70,6 +72,7 @@ FAMILIES = {
             "gemma3",
             {"google/gemma-3-270m-it": 0.27, "google/gemma-3-1b-it": 1.0},
             "Gemma Terms of Use",
+            "more than 140",
             {"gemma3_text": "Gemma3ForCausalLM"},
             "gemma3.jinja",
             tokens=("<start_of_turn>", "<end_of_turn>", "<end_of_image>"),
@@ -87,6 +90,7 @@ FAMILIES = {
                 "google/gemma-2-9b-it": 9.2,
             },
             "Gemma Terms of Use",
+            "English",
             {"gemma": "GemmaForCausalLM", "gemma2": "Gemma2ForCausalLM"},
             "gemma3.jinja",
             tokens=("<start_of_turn>", "<end_of_turn>"),
@@ -103,6 +107,7 @@ FAMILIES = {
                 "Qwen/Qwen2.5-14B-Instruct": 14.8,
             },
             "Apache-2.0",
+            "more than 29, Japanese among them",
             {"qwen2": "Qwen2ForCausalLM"},
             "qwen2.5.jinja",
             tokens=("<|im_start|>", "<|im_end|>", "<|endoftext|>"),
@@ -115,6 +120,7 @@ FAMILIES = {
             "yi-1.5",
             {"01-ai/Yi-1.5-6B-Chat": 6.1, "01-ai/Yi-1.5-9B-Chat": 8.8, "01-ai/Yi-1.5-34B-Chat": 34.4},
             "Apache-2.0",
+            "Chinese, English",
             _LLAMA,
             "yi-1.5.jinja",
             tokens=("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|startoftext|>"),
@@ -128,6 +134,7 @@ FAMILIES = {
             "chatglm3",
             {"THUDM/chatglm3-6b": 6.2},
             "ChatGLM3-6B License (commercial use after registration)",
+            "Chinese, English",
             {"glm": "GlmForCausalLM"},
             "chatglm3.jinja",
             tokens=("[gMASK]", "sop", "<|system|>", "<|user|>", "<|assistant|>"),
@@ -143,6 +150,7 @@ FAMILIES = {
             "baichuan2",
             {"baichuan-inc/Baichuan2-7B-Chat": 7.5},
             "Baichuan 2 Community License",
+            "Chinese and English above all",
             _LLAMA,
             "baichuan2.jinja",
             tokens=("</s>", "<reserved_106>", "<reserved_107>"),
@@ -155,6 +163,7 @@ FAMILIES = {
             "llama3",
             {"meta-llama/Meta-Llama-3-8B-Instruct": 8.0, "meta-llama/Meta-Llama-3-70B-Instruct": 70.6},
             "Llama 3 Community License",
+            "English",
             _LLAMA,
             "llama3.jinja",
             tokens=("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|reserved_special_token_250|>"),
@@ -166,6 +175,7 @@ FAMILIES = {
             "llama3.1",
             {"meta-llama/Llama-3.1-8B-Instruct": 8.0, "meta-llama/Llama-3.1-70B-Instruct": 70.6},
             "Llama 3.1 Community License",
+            "eight, Japanese not among them",
             _LLAMA,
             "llama3.1.jinja",
             tokens=("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|finetune_right_pad_id|>"),
@@ -180,6 +190,7 @@ FAMILIES = {
             "mistral-v0.3",
             {"mistralai/Mistral-7B-Instruct-v0.3": 7.2},
             "Apache-2.0",
+            "none is named",
             _MISTRAL,
             "mistral-v0.3.jinja",
             tokens=("[INST]", "[/INST]", "[control_8]"),
@@ -191,6 +202,7 @@ FAMILIES = {
             "mistral-nemo",
             {"mistralai/Mistral-Nemo-Instruct-2407": 12.2},
             "Apache-2.0",
+            "eleven, Japanese among them",
             _MISTRAL,
             "mistral-nemo.jinja",
             tokens=("[INST]", "[/INST]", "<pad>"),
@@ -202,6 +214,7 @@ FAMILIES = {
             "llama-2",
             {"meta-llama/Llama-2-7b-chat-hf": 6.7, "meta-llama/Llama-2-13b-chat-hf": 13.0},
             _LLAMA_2_LICENCE,
+            "English; 0.1 % of what it read was Japanese",
             _LLAMA,
             "llama-2.jinja",
             tokens=("<s>", "</s>"),
@@ -217,6 +230,7 @@ FAMILIES = {
             "pygmalion-2",
             {"PygmalionAI/pygmalion-2-7b": 6.7, "PygmalionAI/pygmalion-2-13b": 13.0},
             _LLAMA_2_LICENCE,
+            "English",
             _LLAMA,
             "pygmalion-2.jinja",
             tokens=("<s>", "</s>"),
@@ -229,6 +243,7 @@ FAMILIES = {
             "mythomax",
             {"Gryphe/MythoMax-L2-13b": 13.0},
             _LLAMA_2_LICENCE,
+            "English",
             _LLAMA,
             "mythomax.jinja",
             tokens=("<s>", "</s>"),

@@ -73,7 +73,7 @@ def test_entry_is_whole_and_its_classes_are_transformers_own(family):
     assert family.checkpoints and all(
         hub_id.count("/") == 1 and size > 0 for hub_id, size in family.checkpoints.items()
     )
-    assert family.end_of_turn != family.pad and family.licence
+    assert family.end_of_turn != family.pad and family.licence and family.languages
     template = (TEMPLATES / family.template).read_text(encoding="utf-8")
     assert "endgeneration" in template and family.end_of_turn in template
     for model_type, name in family.architectures.items():
