@@ -320,7 +320,7 @@ def status(run: Path) -> list[dict]:
 def _record(folder: Path) -> dict:
     try:
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # among the runs lie files too
         return {"stage": folder.name, "status": "missing"}
     persona = record.get("settings", {}).get("persona")  # where records name it that have no note of it
     return {"persona": persona_name(persona)} | record if persona else record

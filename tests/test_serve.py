@@ -280,6 +280,7 @@ def test_the_newest_finished_run_is_chosen(tmp_path):
         folder.mkdir(parents=True)
         record = {"stage": folder.name, "status": status, "finished": finished, "settings": {"profile": profile}}
         (folder / "run.json").write_text(json.dumps(record))
+    (tmp_path / ".gitignore").write_text("*")  # as outputs/ has one
     assert newest_run(tmp_path).name == "new"
 
 
