@@ -21,6 +21,12 @@ def exit_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
+def program_path() -> str:
+    """PATH for a child, with the programs of this environment first: libraries call `ninja` by its name, and nobody may
+    have activated the environment that it is in."""
+    return os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])
+
+
 def rank() -> int:
     """This process's number, from 0, among those that train one model together (RANK, which torchrun sets)."""
     return int(os.environ.get("RANK", "0"))

@@ -367,7 +367,7 @@ def resolve(stage: str, notebook: Mapping[str, object]) -> Settings:
     profile, reason = choose_profile(notebook.get("profile") or "auto")
     column = PROFILES.index(profile)
     values = {}
-    if notebook.get("method") == "full":
+    if "method" in known and notebook.get("method") == "full":
         known = known | ALL_WEIGHTS
     for name, defaults in known.items():
         value = notebook.get(name)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from helpers.processes import program_path
 from helpers.supervision import Row
 
 LOG_LINES = 15
@@ -59,7 +60,9 @@ def run(
             cwd=folder,  # some libraries leave files of their own where they run
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **_environment(), **(environment or {})},
+            # llama.cpp would start a debugger before it ends over an error.
+            env={**os.environ, "PATH": program_path(), "PYTHONUNBUFFERED": "1", "GGML_NO_BACKTRACE": "1"}
+            | dict(environment or {}),
         )
         try:
             _wait(process, log, label)
@@ -74,15 +77,6 @@ def run(
         if "refused" in found:
             raise Refused(found["refused"])
         return found["done"]
-
-
-def _environment() -> dict[str, str]:
-    own = str(Path(sys.executable).parent)  # where `ninja` is, which PyTorch calls by its name
-    return {
-        "PATH": os.pathsep.join([own, os.environ.get("PATH", "")]),
-        "PYTHONUNBUFFERED": "1",
-        "GGML_NO_BACKTRACE": "1",  # llama.cpp would start a debugger before it ends over an error
-    }
 
 
 def _wait(process: subprocess.Popen, log: Path, label: str) -> None:

@@ -29,6 +29,7 @@ import torch
 from tqdm import tqdm
 
 from helpers.files import write_atomically
+from helpers.processes import program_path
 from helpers.serve import adapter_switch, gpus
 from helpers.serve.dotenv_file import can_be_key
 from helpers.serve.metrics import ServerMetrics, read_metrics
@@ -222,6 +223,7 @@ class VLLMServer:
     def environment(self) -> dict[str, str]:
         """The server's environment: the API key, no telemetry, no look at a hub, and on a CPU which cores compute."""
         environment = os.environ | {
+            "PATH": program_path(),
             "VLLM_API_KEY": self.api_key,
             "VLLM_HOST_IP": LOOPBACK,  # where its processes listen for each other
             adapter_switch.VARIABLE: str(self.adapters_file),
@@ -232,8 +234,6 @@ class VLLMServer:
             "HF_HUB_OFFLINE": "1",
             "NO_COLOR": "1",
         }
-        # FlashInfer and others call `ninja` by its name, and nobody may have activated the environment that it is in.
-        environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
         if torch.cuda.is_available():
             # Its sampler is compiled at the start, by an nvcc that few machines have; what is asked here, seeded or
             # greedy, does not go through it.

@@ -112,7 +112,7 @@ def trainer_of(
         if method == "dpo":
             get_peft_model(sft.load_base(base, cfg), lora(tokenizer)).save_pretrained(folder / "adapter")
             policy = dpo.load_policy(base, folder / "adapter", cfg)
-            # The hash names what is kept of the reference, and here nothing is; it takes half a minute of a 7B.
+            # It names what is kept of the reference, and here nothing is: 16 GB would be hashed for it.
             with mock.patch("helpers.train.reference.weights_sha256", return_value="random"):
                 return dpo.make_trainer(policy, tokenizer, examples, examples[:1], card, cfg, run)
         bits = quantized.QUANTIZATIONS[cfg.quantization](cfg.hardware) if method == "qlora" else None

@@ -194,13 +194,15 @@ def no_compiler() -> str:
     return ""
 
 
-def write(record: dict) -> Path:
-    """Write the record, whole; the file."""
+def file_of(record: dict) -> Path:
     device = "-".join(record["device"]["name"].lower().split())
     folder = OUTPUTS / "gpu-check" if record["rehearsal"] else RECORDS
-    file = folder / f"{record['measured'][:10]}-{device}.json"
-    write_atomically(file, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    return file
+    return folder / f"{record['measured'][:10]}-{device}.json"
+
+
+def write(record: dict) -> None:
+    """Whole or not at all."""
+    write_atomically(file_of(record), json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
 def main() -> int:
@@ -219,7 +221,7 @@ def main() -> int:
         return 1
     record = check(rehearse, keep=write)
     print(table(record))
-    print(f"Record: {write(record)}")
+    print(f"Record: {file_of(record)}")
     wrong = problems(record)
     print("\n".join(wrong), file=sys.stderr)
     return bool(wrong)
