@@ -196,6 +196,7 @@ def test_a_second_telling_is_a_duplicate(card):
 def test_what_people_wrote_passes_and_most_of_the_raw_corpus_does_not(written, sets, card):
     by_hand = check_all([*written, *(c for s in sets for c in expand(s))], card)
     assert sum(v.passes for v in by_hand) >= 0.98 * len(by_hand)
+    assert not [(v.conversation.id, r.detail) for v in by_hand for r in v.reasons if r.rule == "register"]
     raw = check_all([wrap_with_persona(chat) for chat in load_raw_chats()], card)
     assert len(raw) > 500 and sum(v.passes for v in raw) < 0.1 * len(raw)
 
