@@ -1,7 +1,7 @@
 """`python tests/bench_evaluate.py --run <name>`: how long 08 plays 60 scenarios with five arms of a finished run.
 
 Each `--dtype` is a side: its own server, its own transcripts, the same scenarios, seeds and sampling. Prints minutes,
-replies and tokens a second, and, of two sides, their ratio and how many replies are the same.
+the start among them, replies and tokens a second; of two sides also their ratio and how many replies are the same.
 """
 
 import argparse
@@ -23,12 +23,11 @@ ARMS = "base_bare,base_persona,lora,dpo,routed"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--run", required=True, help="folder below outputs/ with a finished 03, 05 and 07")
-    parser.add_argument("--arms", default=ARMS)
+    parser.add_argument("--run", required=True, help="folder below outputs/ with a finished 03 and 05")
     parser.add_argument("--scenarios", type=int, default=60)
     parser.add_argument("--dtype", nargs="+", default=["bfloat16", "float32"])
     options = parser.parse_args()
-    cfg = settings.resolve("08_evaluate", {"profile": "cpu", "run_name": options.run, "arms": options.arms})
+    cfg = settings.resolve("08_evaluate", {"profile": "cpu", "run_name": options.run, "arms": ARMS})
     stage = records.start(cfg)
     base = resolve_base_model(cfg.base_model)
     stage.uses(base, base.load_tokenizer())
